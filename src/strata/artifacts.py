@@ -1,0 +1,159 @@
+"""Files a stage leaves behind: written beside and renamed, with where they came from inside.
+
+Conventions: HDF5 datasets are named arrays with a `unit` attribute; provenance (settings, seed,
+commit, versions, device) stands in the attributes of the file's root. JSON is indented and ends
+with a newline. Nothing here imports torch.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from strata.errors import UserError
+
+PACKAGES_NAMED = ("strata", "torch", "numpy", "h5py")
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to; rename it to `path` if the block succeeds.
+
+    A reader sees the old file or the whole new one. On an error nothing is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial{path.suffix}")
+    try:
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with written_beside(path) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}).") from error
+
+
+def write_h5(
+    path: Path,
+    arrays: Mapping[str, Any],
+    *,
+    units: Mapping[str, str],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write named arrays (names may hold `/` for groups) to HDF5, atomically.
+
+    Args:
+        arrays: name -> array or scalar.
+        units: name -> unit; every array needs one ("1" if it has no dimension).
+        attributes: what to store at the root, usually `provenance(...)`.
+
+    Raises:
+        ValueError: an array without a unit.
+    """
+    missing = sorted(set(arrays) - set(units))
+    if missing:
+        raise ValueError(f"Every array needs a unit; none given for {', '.join(missing)}.")
+    with written_beside(path) as beside, h5py.File(beside, "w") as file:
+        file.attrs.update(attributes)
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array).attrs["unit"] = units[name]
+
+
+@contextlib.contextmanager
+def open_h5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading.
+
+    Raises:
+        UserError: the file is missing, truncated, or something else than HDF5.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        what = "does not exist" if not path.exists() else "is damaged or not an HDF5 file"
+        raise UserError(f"{path} {what}; build it again, or name another file.") from error
+    with file:
+        yield file
+
+
+def read_h5(path: Path) -> dict[str, np.ndarray]:
+    """Return every dataset of a file by its full name (`group/name`)."""
+    arrays: dict[str, np.ndarray] = {}
+    with open_h5(path) as file:
+        file.visititems(
+            lambda name, item: (
+                arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return arrays
+
+
+def fingerprint(*parts: str | Path) -> str:
+    """Return the SHA-256 over texts and the contents of files, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.read_bytes() if isinstance(part, Path) else part.encode()
+        digest.update(len(content).to_bytes(8, "big"))
+        digest.update(content)
+    return digest.hexdigest()
+
+
+@cache
+def _commit() -> str:
+    folder = Path(__file__).parent
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return answer.stdout.strip()
+    return "unknown"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def provenance(settings_json: str, *, seed: int, device: str = "cpu") -> dict[str, str | int]:
+    """Return what a file should say of its origin: settings, seed, commit, versions, device."""
+    return {
+        "settings": settings_json,
+        "settings_sha256": hashlib.sha256(settings_json.encode()).hexdigest(),
+        "seed": seed,
+        "commit": _commit(),
+        "device": device,
+        "python": platform.python_version(),
+        "platform": sys.platform,
+        **{f"version_{name}": _version(name) for name in PACKAGES_NAMED},
+    }

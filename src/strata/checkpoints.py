@@ -1,0 +1,103 @@
+"""Checkpoints: the whole state of a run in one file, so that a killed run goes on where it was.
+
+Conventions: the file is written beside and renamed, under a lock that one process at a time can
+hold; it carries a fingerprint of what it belongs to. It is not a result: it is deleted when the
+run is complete. Loads with `weights_only=True`.
+"""
+
+import contextlib
+import fcntl
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from strata.artifacts import written_beside
+from strata.errors import UserError
+
+FORMAT = 1
+
+
+class Checkpoint:
+    """The checkpoint file of one run, and the right to write it."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock_path = self.path.with_name(f".{self.path.name}.lock")
+        with open(lock_path, "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                raise UserError(
+                    f"{self.path.parent}: another process ({lock.read().strip() or 'unknown'}) is "
+                    "training here; wait for it, or stop it."
+                ) from error
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()}")
+            lock.flush()
+            yield
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state, atomically."""
+        save_tensors(self.path, {"format": FORMAT, "fingerprint": self.fingerprint, **state})
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the saved state; None (and a printed line) if there is none of this run.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.path.exists():
+            return None
+        state = load_tensors(self.path, "delete it to start afresh")
+        if state.get("format") != FORMAT or state.get("fingerprint") != self.fingerprint:
+            print(
+                f"{self.path} belongs to other settings or input data: starting afresh.", flush=True
+            )
+            return None
+        return state
+
+    def delete(self) -> None:
+        """Remove the file; the run is complete."""
+        self.path.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values with `torch.save`, atomically; equal content, equal bytes."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with written_beside(path) as beside:
+        beside.write_bytes(buffer.getbuffer())
+
+
+def load_tensors(path: Path, remedy: str) -> dict[str, Any]:
+    """Return what `save_tensors` wrote, on the CPU.
+
+    Raises:
+        UserError: the file is missing or damaged; `remedy` ends the sentence.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; {remedy}.") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged (truncated?); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds something else than a saved run; {remedy}.")
+    return content

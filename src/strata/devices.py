@@ -1,0 +1,49 @@
+"""Where a stage computes: device, number format and threads, decided once at its entry."""
+
+import os
+import re
+
+import torch
+
+from strata.errors import UserError
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def resolve_device(request: str) -> tuple[torch.device, str]:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:<i>`, and the reason in words.
+
+    Raises:
+        UserError: an unknown word, or a GPU that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", request):
+        raise UserError(f"device: expected auto, cpu, cuda or cuda:<number>; got {request!r}.")
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if request == "auto":
+        if visible:
+            return torch.device("cuda:0"), f"auto: {torch.cuda.get_device_name(0)} is visible"
+        return torch.device("cpu"), "auto: no CUDA device is visible"
+    if request == "cpu":
+        return torch.device("cpu"), "as asked"
+    index = int(request.partition(":")[2] or 0)
+    if index >= visible:
+        raise UserError(
+            f"device: {request} is not there ({visible} CUDA devices are visible); "
+            "use auto, cpu or another number."
+        )
+    return torch.device("cuda", index), f"as asked: {torch.cuda.get_device_name(index)}"
+
+
+def set_threads() -> int:
+    """Use OMP_NUM_THREADS threads (Snakemake sets it to the rule's `threads`), by default one."""
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+    torch.set_num_threads(threads)
+    return threads
+
+
+def prepare(request: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Resolve device, number format and threads at a stage's entry, and print what was chosen."""
+    threads = set_threads()
+    device, reason = resolve_device(request)
+    print(f"device: {device} ({reason}); {dtype}; {threads} thread(s)", flush=True)
+    return device, DTYPES[dtype]

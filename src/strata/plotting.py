@@ -1,0 +1,108 @@
+"""How figures look, and how they are saved.
+
+Conventions: widths of a journal column (85 mm) or page; colours of Okabe and Ito, told apart by
+colour-blind readers; the exact answer is always the dashed black line. Equal data, equal bytes.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from strata.artifacts import written_beside
+
+COLUMN_WIDTH = 3.35  # inches
+PAGE_WIDTH = 6.9
+RASTER_DPI = 200
+COLORS = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+}
+EXACT_LINE: dict[str, Any] = {
+    "color": "black",
+    "linestyle": (0, (4, 2)),
+    "linewidth": 1.0,
+    "zorder": 5,
+}
+STYLE: Any = {  # keys of matplotlib.rcParams
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "figure.constrained_layout.use": True,
+    "axes.formatter.useoffset": False,
+    "axes.unicode_minus": True,
+}
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Decorate a function that draws a figure, so that all of it is drawn in the house style."""
+
+    @functools.wraps(draw)
+    def draw_styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return draw_styled
+
+
+def stacked_panels(
+    heights: Sequence[float], *, title: str, width: float = COLUMN_WIDTH
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels above each other (heights in inches) that share the x axis."""
+    figure, axes = plt.subplots(
+        len(heights),
+        1,
+        sharex=True,
+        squeeze=False,
+        figsize=(width, sum(heights)),
+        height_ratios=list(heights),
+    )
+    figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
+    panels = list(axes[:, 0])
+    for letter, panel in zip("abcdefgh", panels, strict=False):
+        panel.set_title(f"({letter})", loc="left")
+    return figure, panels
+
+
+def plain_log_axis(panel: Axes) -> None:
+    """Make the y axis logarithmic, with ticks at 1, 2, 5 times powers of ten, in plain numbers."""
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def save_figure(figure: Figure, paths: Sequence[Path]) -> None:
+    """Write the figure to every path (the suffix says the format), and close it."""
+    for path in paths:
+        metadata = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}.get(path.suffix)
+        with written_beside(path) as beside, plt.rc_context(STYLE):
+            figure.savefig(
+                beside, format=path.suffix.lstrip("."), dpi=RASTER_DPI, metadata=metadata
+            )
+    plt.close(figure)

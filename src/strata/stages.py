@@ -1,0 +1,59 @@
+"""A stage's border: the command line, the exit status, and one sentence for a user's mistake.
+
+A stage is `python -m strata.<family>.<verb> --settings settings.json --<input> ... --<output> ...`.
+Exit status: 0 with every output complete; 2 for bad input (one sentence, no traceback); 75 when
+stopped by a signal after saving (worth another attempt).
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from strata.errors import Interrupted, UserError
+
+EXIT_BAD_INPUT = 2
+EXIT_TRY_AGAIN = 75
+
+
+def stage_arguments(
+    description: str | None, *, inputs: Sequence[str], outputs: Sequence[str], device: bool = False
+) -> argparse.ArgumentParser:
+    """Return a parser for `--<name> path` per input and output, plus `--device` where asked."""
+    parser = argparse.ArgumentParser(
+        description=(description or "").partition("\n")[0], allow_abbrev=False
+    )
+    for kind, names in (("input", inputs), ("output", outputs)):
+        for name in names:
+            parser.add_argument(
+                f"--{name.replace('_', '-')}", type=Path, required=True, help=kind, metavar="PATH"
+            )
+    if device:
+        parser.add_argument(
+            "--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: auto)"
+        )
+    return parser
+
+
+def run_stage(main: Callable[[], None]) -> NoReturn:
+    """Run a stage's `main` and leave the process with the right exit status."""
+    try:
+        main()
+    except UserError as error:
+        _complain(str(error))
+        sys.exit(EXIT_BAD_INPUT)
+    except Interrupted as stop:
+        _complain(str(stop))
+        sys.exit(EXIT_TRY_AGAIN)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror or error}; nothing was written under an output's name.")
+        sys.exit(EXIT_BAD_INPUT)
+    sys.exit(0)
+
+
+def _complain(sentence: str) -> None:
+    print(f"strata: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,53 @@
+"""The summary of a sweep: one row per run, what was varied and what was measured.
+
+Reads each run's `settings.json` and `analysis.json` (quantity -> value, error, unit), whatever the
+family.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from strata.artifacts import read_json, written_beside
+from strata.stages import run_stage
+
+
+def summary(settings_files: Sequence[Path], analysis_files: Sequence[Path]) -> pd.DataFrame:
+    """Return one row per run: settings that differ between the runs, then the quantities."""
+    settings = [dict(_flat(read_json(path))) for path in settings_files]
+    varied = [key for key in settings[0] if len({str(block[key]) for block in settings}) > 1]
+    rows = []
+    for block, path in zip(settings, analysis_files, strict=True):
+        row = {"run": path.parent.name, **{key: block[key] for key in varied}}
+        for name, entry in read_json(path).items():
+            row[name] = entry["value"]
+            if entry["error"] is not None:
+                row[f"{name}_error"] = entry["error"]
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("run")
+
+
+def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in block.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the summary of the runs in the given folders."""
+    parser = argparse.ArgumentParser(description="Summarise the runs of a sweep.")
+    parser.add_argument("--settings", type=Path, nargs="+", required=True, help="one per run")
+    parser.add_argument("--analyses", type=Path, nargs="+", required=True, help="one per run")
+    parser.add_argument("--summary", type=Path, required=True, help="output, CSV")
+    arguments = parser.parse_args(argv)
+    with written_beside(arguments.summary) as beside:
+        summary(arguments.settings, arguments.analyses).to_csv(beside)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,128 @@
+"""Verdicts: how far a run came from what it is held against.
+
+Conventions: a check compares one measured number with one expected number, allowing a tolerance
+(both in the check's unit). A failed check is a result, not an error. `python -m strata.verdicts`
+gathers the verdicts of many runs into one table. Imports neither torch nor numpy.
+"""
+
+import argparse
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from strata.artifacts import read_json, write_json, written_beside
+from strata.stages import run_stage
+
+Relation = Literal["equals", "at most", "at least"]
+COLUMNS = ("run", "check", "measured", "relation", "expected", "tolerance", "unit", "passed")
+
+
+@dataclass(frozen=True)
+class Check:
+    """`measured` is equal to, at most or at least `expected`, within `tolerance`."""
+
+    name: str
+    measured: float
+    relation: Relation
+    expected: float
+    tolerance: float
+    unit: str
+    source: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the measured number is where it should be (a NaN never is)."""
+        excess = self.measured - self.expected
+        if self.relation == "equals":
+            excess = abs(excess)
+        elif self.relation == "at least":
+            excess = -excess
+        return bool(excess <= self.tolerance)
+
+
+def write_verdict(path: Path, checks: Sequence[Check]) -> None:
+    """Write `verdict.json`: the checks, and whether all of them passed."""
+    content = {
+        "passed": all(check.passed for check in checks),
+        "checks": [{**_finite(asdict(check)), "passed": check.passed} for check in checks],
+    }
+    write_json(path, content)
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def verdict_rows(run: str, path: Path) -> list[dict[str, Any]]:
+    """Return one row per check of a run's `verdict.json`."""
+    checks = read_json(path)["checks"]
+    return [{"run": run, "check": check["name"], **check} for check in checks]
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]], not_run: Sequence[str]) -> str:
+    """Return the rows as an aligned Markdown table, and a line that names what was not run."""
+    header = ("run", "check", "measured", "", "expected", "unit", "verdict")
+    cells = [header, *(_cells(row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    failed = sum(not row["passed"] for row in rows)
+    lines += ["", f"{len(rows) - failed} of {len(rows)} checks passed."]
+    if not_run:
+        lines += ["", f"Not run yet: {', '.join(not_run)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    digits = _digits(row["tolerance"])
+    measured = "not finite" if row["measured"] is None else f"{row['measured']:.{digits}f}"
+    expected = f"{row['expected']:.{digits}f}"
+    if row["tolerance"]:
+        expected += f" ± {row['tolerance']:.{digits}f}"
+    symbol = {"equals": "=", "at most": "<=", "at least": ">="}[row["relation"]]
+    unit = "" if row["unit"] == "1" else row["unit"]
+    verdict = "passed" if row["passed"] else "FAILED"
+    return (row["run"], row["check"], measured, symbol, expected, unit, verdict)
+
+
+def _digits(tolerance: float) -> int:
+    """Decimals that show two significant digits of the tolerance."""
+    return min(9, max(3, 1 - math.floor(math.log10(tolerance)))) if tolerance > 0 else 3
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Gather the verdicts of the runs below a results folder."""
+    parser = argparse.ArgumentParser(description="Gather verdicts into one table.")
+    parser.add_argument("--results", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--run", action="append", default=[], help="a run with a verdict.json")
+    parser.add_argument("--not-run", action="append", default=[], help="a run without one")
+    parser.add_argument("--markdown", type=Path, required=True, help="output")
+    parser.add_argument("--csv", type=Path, required=True, help="output")
+    arguments = parser.parse_args(argv)
+    rows = [
+        row
+        for run in arguments.run
+        for row in verdict_rows(run, arguments.results / run / "verdict.json")
+    ]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with written_beside(arguments.csv) as beside:
+        beside.write_text(table.getvalue(), encoding="utf-8")
+    with written_beside(arguments.markdown) as beside:
+        beside.write_text(markdown_table(rows, arguments.not_run), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_stage(main)
