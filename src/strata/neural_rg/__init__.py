@@ -1,0 +1,1 @@
+"""Normalizing flows wired as a renormalization group, for the two-dimensional Ising model."""
