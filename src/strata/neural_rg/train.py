@@ -1,0 +1,42 @@
+"""Train a flow on the Ising field: settings in, history and model out.
+
+Beside the outputs stands `checkpoint.pt` while the run goes on; see `strata.checkpoints`.
+"""
+
+from collections.abc import Sequence
+
+from strata.config import read_settings
+from strata.devices import prepare
+from strata.neural_rg.config import RunSettings
+from strata.neural_rg.flows import build_flow
+from strata.neural_rg.learner import FlowLearner
+from strata.neural_rg.targets import build_target
+from strata.randomness import Generators
+from strata.stages import run_stage, stage_arguments
+from strata.training import RunFiles, train_to_files
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    arguments = stage_arguments(
+        __doc__, inputs=["settings"], outputs=["history", "model"], device=True
+    ).parse_args(argv)
+    settings = read_settings(RunSettings, arguments.settings)
+    device, dtype = prepare(arguments.device, settings.training.dtype)
+    generators = Generators(settings.seed, device)
+    flow = build_flow(settings, generators.on_cpu("init")).to(device, dtype)
+    target = build_target(settings.target, dtype=dtype, device=device)
+    n_parameters = sum(parameter.numel() for parameter in flow.parameters())
+    print(f"{settings.flow.name}: {n_parameters:,} parameters", flush=True)
+    train_to_files(
+        FlowLearner(flow, target, settings.training, generators),
+        settings.training,
+        RunFiles(model=arguments.model, history=arguments.history),
+        settings_json=settings.sections_of("train"),
+        generators=generators,
+        monitor="variational",
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
