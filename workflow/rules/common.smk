@@ -1,0 +1,119 @@
+"""Experiments and the functions that rules ask about them. No rules."""
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path, PurePath
+
+from snakemake.cli import get_argument_parser
+from snakemake.exceptions import WorkflowError
+
+from strata.config import load_workflow, nearest_names
+from strata.errors import UserError
+
+# Jobs start `python` of the environment that Snakemake itself runs in, activated or not.
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
+
+try:
+    EXPERIMENTS = load_workflow(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+RUNS = {name: run for e in EXPERIMENTS.values() for name, run in e.runs.items()}
+FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
+RUNS_WITH_VERDICT = [run for run in RUNS if Path(f"results/{run}/verdict.json").exists()]
+SHARED_FOLDERS = {"exact", "logs"}  # below results/, of no single experiment
+PRODUCTS = {}  # family -> files of every run, filled by rules/<family>.smk
+
+
+def alternatives(names):
+    """Return a regular expression that matches one of the names and nothing else."""
+    return "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "(?!)"
+
+
+def everything_of(experiments):
+    """Return every file that the given experiments end in."""
+    return [file for experiment in experiments for file in files_of(experiment)]
+
+
+def files_of(experiment):
+    """Return the files that one experiment ends in."""
+    files = [
+        f"results/{run}/{product}"
+        for run in experiment.runs
+        for product in PRODUCTS[experiment.family]
+    ]
+    if experiment.is_sweep:
+        files.append(f"results/{experiment.name}/summary.csv")
+    return files
+
+
+def settings_for(stage):
+    """Return a function of wildcards: the settings that this stage of a run reads.
+
+    As a canonical string, so that only a changed value re-runs the stage.
+    """
+
+    def settings(wildcards):
+        return RUNS[wildcards.run].sections_of(stage)
+
+    return settings
+
+
+def all_settings(wildcards):
+    """Return all settings of a run, defaults included."""
+    return RUNS[wildcards.run].canonical_json()
+
+
+def modules(*names):
+    """Return the files of modules: inputs of the stages that are cheap to run again."""
+    return [os.path.relpath(importlib.util.find_spec(name).origin) for name in names]
+
+
+def files_of_runs(name):
+    """Return a function of wildcards: this file of every run of a sweep."""
+
+    def files(wildcards):
+        return [f"results/{run}/{name}" for run in EXPERIMENTS[wildcards.experiment].runs]
+
+    return files
+
+
+def refuse_unknown_targets():
+    """Stop before any job if a target on the command line is nothing that the workflow makes.
+
+    Raises:
+        WorkflowError: with the nearest known names.
+    """
+    rules_known = {rule.name for rule in workflow.rules}
+    products = {Path(output).name for rule in workflow.rules for output in rule.output}
+    for target in requested_targets():
+        first, *rest = PurePath(target).parts
+        if target in rules_known or (first != "results" and rest):
+            continue
+        folder = rest[0] if rest else first
+        if folder not in EXPERIMENTS and folder not in SHARED_FOLDERS and len(rest) != 1:
+            known = [*EXPERIMENTS, *([] if rest else rules_known)]
+            raise WorkflowError(_no_such("experiment or target", folder, target, known))
+        if folder in EXPERIMENTS and rest[-1] not in products:
+            raise WorkflowError(_no_such("file of an experiment", rest[-1], target, products))
+
+
+def requested_targets():
+    """Return the targets on Snakemake's command line, none where it is used as a library.
+
+    Snakemake hands them to the workflow only after the rules are read.
+    """
+    if "snakemake" not in sys.argv[0]:
+        return []
+    arguments, _ = get_argument_parser().parse_known_args(sys.argv[1:])
+    return sorted(map(str, arguments.targets or ()))
+
+
+def _no_such(what, name, target, known):
+    return (
+        f"There is no {what} called {name!r} (asked for: {target}); nearest known: "
+        f"{', '.join(nearest_names(name, known))}. Experiments are defined in "
+        f"{', '.join(config['families'].values())}."
+    )
