@@ -24,7 +24,7 @@ READY := $(if $(PYTHON_ENV),,.venv/.ready)
 RUN := env PATH="$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint lint-style lint-types lint-workflow format lock clean
+.PHONY: help demo test test-slow lint lint-style lint-types lint-workflow format docs lock clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ format: $(READY) ## Rewrite the code in the house style
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 	$(RUN) snakefmt Snakefile workflow
+
+docs: $(READY) ## Write config/README.md anew from the settings models
+	$(RUN) python -m strata.documentation --config config/config.yaml --readme config/README.md
 
 # The file .ready is the lock that .venv was filled from: another lock or pyproject.toml fills anew.
 .venv/.ready: envs/requirements.lock pyproject.toml

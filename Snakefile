@@ -9,3 +9,6 @@ rule all:
     default_target: True
     input:
         everything_of(experiment for experiment in EXPERIMENTS.values() if not experiment.is_demo),
+
+
+refuse_unknown_targets()

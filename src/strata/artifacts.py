@@ -31,17 +31,25 @@ def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; rename it to `path` if the block succeeds.
 
     A reader sees the old file or the whole new one. On an error nothing is left.
+
+    Raises:
+        UserError: the folder is full, read-only, or no folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{path} cannot be written ({error.strerror or error}); nothing was left under "
+                "this name. Free some space, or name another folder."
+            ) from error
         raise
 
 
@@ -145,15 +153,17 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def provenance(settings_json: str, *, seed: int, device: str = "cpu") -> dict[str, str | int]:
+def provenance(
+    settings_json: str, *, seed: int | None = None, device: str = "cpu"
+) -> dict[str, str | int]:
     """Return what a file should say of its origin: settings, seed, commit, versions, device."""
-    return {
+    origin: dict[str, str | int] = {
         "settings": settings_json,
         "settings_sha256": hashlib.sha256(settings_json.encode()).hexdigest(),
-        "seed": seed,
         "commit": _commit(),
         "device": device,
         "python": platform.python_version(),
         "platform": sys.platform,
         **{f"version_{name}": _version(name) for name in PACKAGES_NAMED},
     }
+    return origin if seed is None else {**origin, "seed": seed}

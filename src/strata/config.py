@@ -25,6 +25,7 @@ from strata.errors import UserError
 EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 SWEPT_VALUE = re.compile(r"[A-Za-z0-9.+-]+")
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+NUMBER_WITHOUT_POINT = re.compile(r"([+-]?\d+\.?\d*)[eE]([+-]?\d+)")
 RESERVED_NAMES = frozenset({"all", "demo", "verdicts", "exact"})
 ParsedSettings = TypeVar("ParsedSettings", bound="Settings")
 
@@ -68,7 +69,7 @@ def setting(default: Any, sentence: str, *, unit: str | None = None, **constrain
 class TrainingSettings(Settings):
     """What `strata.training.fit` needs to know; families add their own fields."""
 
-    steps: int = setting(5000, "Number of optimizer steps.", ge=1)
+    steps: int = setting(5000, "Number of optimizer steps.", unit="steps", ge=1)
     lr: float = setting(1e-3, "Learning rate at the start.", gt=0)
     schedule: Literal["constant", "cosine"] = setting(
         "constant", "Learning rate over the run: constant, or a cosine that ends at zero."
@@ -77,11 +78,16 @@ class TrainingSettings(Settings):
         None, "Largest gradient norm (2-norm over all parameters); null never clips.", gt=0
     )
     weight_decay: float = setting(0.0, "L2 penalty added to the gradient by Adam.", ge=0)
-    record_every: int = setting(1, "Steps between two rows of the training history.", ge=1)
-    evaluate_every: int = setting(100, "Steps between two evaluations.", ge=1)
-    checkpoint_every: int = setting(100, "Steps between two checkpoints.", ge=1)
+    record_every: int = setting(
+        1, "Steps between two rows of the training history.", unit="steps", ge=1
+    )
+    evaluate_every: int = setting(100, "Steps between two evaluations.", unit="steps", ge=1)
+    checkpoint_every: int = setting(100, "Steps between two checkpoints.", unit="steps", ge=1)
     patience: int | None = setting(
-        None, "Evaluations without a new best before stopping early; null never stops.", ge=1
+        None,
+        "Evaluations without a new best before stopping early; null never stops.",
+        unit="evaluations",
+        ge=1,
     )
     on_nonfinite: Literal["stop", "step_back"] = setting(
         "step_back",
@@ -314,29 +320,15 @@ def _complaint(item: Any, known: Sequence[tuple[str, ...]]) -> str:
         return f"{key} is no setting{'; did you mean ' + ' or '.join(near) + '?' if near else '.'}"
     if kind == "value_error":
         return f"{key}: {item['ctx']['error']}" if key else f"{item['ctx']['error']}"
-    expected = item["msg"].removeprefix("Input should be ")
-    sentence = f"{key}: expected {expected}; got {value!r}."
-    if isinstance(value, str) and "number" in kind + expected and _reads_as_number(value):
-        sentence = (
-            f"{key}: expected a number; got the text {value!r}. YAML 1.1 wants a decimal point "
-            f"in exponents: write {float(value)!r}"
+    if isinstance(value, str) and (number := NUMBER_WITHOUT_POINT.fullmatch(value)):
+        mantissa, exponent = number.groups()
+        return (
+            f"{key}: expected a number; got the text {value!r}, because YAML 1.1 wants a point and "
+            f"a sign in such numbers: write {mantissa}{'' if '.' in mantissa else '.0'}e"
+            f"{'' if exponent[0] in '+-' else '+'}{exponent}."
         )
-        sentence += "." if "." in repr(float(value)) else f" as {_with_point(value)}."
-    return sentence
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _with_point(text: str) -> str:
-    mantissa, exponent = re.split("[eE]", text)
-    sign = "" if exponent[0] in "+-" else "+"
-    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{sign}{exponent}"
+    expected = item["msg"].removeprefix("Input should be ")
+    return f"{key}: expected {expected}; got {value!r}."
 
 
 def nearest_names(name: str, known: Iterable[str], *, cutoff: float = 0.0) -> list[str]:

@@ -6,7 +6,6 @@ final file; the file is open only for the moment of an append, so that it can be
 Imports no torch.
 """
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import h5py
 import numpy as np
 
 from strata.artifacts import open_h5, write_h5
+from strata.errors import UserError
 
 Table = dict[str, np.ndarray]
 
@@ -63,14 +63,23 @@ class History:
         self.live_path.unlink(missing_ok=True)
 
     def mirror(self) -> None:
-        """Append what is new to the live file; skipped this time if a reader holds it."""
-        self.live_path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(BlockingIOError), h5py.File(self.live_path, "a") as file:
-            for phase, table in self._tables.items():
-                done = self._mirrored.get(phase, 0)
-                for name, column in table.items():
-                    self._extend(file, f"{phase}/{name}", column, done, self.units[name])
-                self._mirrored[phase] = len(table["step"])
+        """Append what is new to the live file; skipped this time if a reader holds it.
+
+        Raises:
+            UserError: the folder is full or read-only.
+        """
+        try:
+            self.live_path.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(self.live_path, "a") as file:
+                for phase, table in self._tables.items():
+                    done = self._mirrored.get(phase, 0)
+                    for name, column in table.items():
+                        self._extend(file, f"{phase}/{name}", column, done, self.units[name])
+                    self._mirrored[phase] = len(table["step"])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise UserError(f"{self.live_path} cannot be written ({error}).") from error
 
     @staticmethod
     def _extend(file: h5py.File, name: str, column: np.ndarray, done: int, unit: str) -> None:

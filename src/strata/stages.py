@@ -47,10 +47,9 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
         _complain(str(stop))
         sys.exit(EXIT_TRY_AGAIN)
     except OSError as error:
-        if error.filename is None and error.errno is None:
+        if error.filename is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror or error}; nothing was written under an output's name.")
+        _complain(f"{error.filename}: {error.strerror}.")
         sys.exit(EXIT_BAD_INPUT)
     sys.exit(0)
 

@@ -302,7 +302,7 @@ def test_what_is_out_of_reach_is_said() -> None:
 
 def test_stage_writes_values_with_units(tmp_path: Path) -> None:
     output = tmp_path / "exact.h5"
-    arguments = ["--length", "8", "--coupling", repr(CRITICAL_COUPLING), "--output", str(output)]
+    arguments = ["--length", "8", "--coupling", repr(CRITICAL_COUPLING), "--exact", str(output)]
     solve.main(arguments)
     with open_h5(output) as file:
         assert -file["log_partition_field"][()] == pytest.approx(-148.655016280991, abs=1e-9)
@@ -317,7 +317,7 @@ def test_stage_writes_values_with_units(tmp_path: Path) -> None:
 )
 def test_stage_refuses_what_is_no_model(tmp_path: Path, option: str, value: str) -> None:
     output = tmp_path / "exact.h5"
-    arguments = ["--length", "4", "--coupling", "0.4", "--output", str(output), option, value]
+    arguments = ["--length", "4", "--coupling", "0.4", "--exact", str(output), option, value]
     with pytest.raises(UserError, match=f"got {value}"):
         solve.main(arguments)
     assert not output.exists()

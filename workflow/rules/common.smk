@@ -49,21 +49,14 @@ def files_of(experiment):
     return files
 
 
-def settings_for(stage):
-    """Return a function of wildcards: the settings that this stage of a run reads.
-
-    As a canonical string, so that only a changed value re-runs the stage.
-    """
-
-    def settings(wildcards):
-        return RUNS[wildcards.run].sections_of(stage)
-
-    return settings
-
-
-def all_settings(wildcards):
-    """Return all settings of a run, defaults included."""
+def settings_of_run(wildcards):
+    """Return all settings of a run, defaults included, as canonical JSON."""
     return RUNS[wildcards.run].canonical_json()
+
+
+def settings_of_stage(wildcards):
+    """Return the settings that one stage of a run reads, as canonical JSON."""
+    return RUNS[wildcards.run].sections_of(wildcards.stage)
 
 
 def modules(*names):

@@ -1,12 +1,12 @@
 """neural_rg: normalizing flows wired as a renormalization group.
 
 Inputs: config/neural_rg.yaml.
-Outputs, per run: settings.json, history.h5, model.pt, samples.h5, analysis.json, verdict.json,
+Outputs, per run: history.h5, model.pt, samples.h5, analysis.json, verdict.json,
 loss_acc.{pdf,png}; per lattice and coupling: results/exact/*.h5.
 Steps: exact, train -> sample -> analyze, plot.
 """
 
-PRODUCTS["neural_rg"] = ["loss_acc.pdf", "loss_acc.png", "verdict.json"]
+PRODUCTS["neural_rg"] = ["settings.json", "loss_acc.pdf", "loss_acc.png", "verdict.json"]
 
 LATTICES = {
     Path(RUNS[run].target.exact_file).stem: RUNS[run].target
@@ -49,7 +49,7 @@ rule neural_rg_exact:
 rule neural_rg_train:
     """Train the flow; a killed run resumes from checkpoint.pt beside the outputs."""
     input:
-        settings=ancient("results/{run}/settings.json"),
+        settings="results/{run}/settings/train.json",
     output:
         history="results/{run}/history.h5",
         model="results/{run}/model.pt",
@@ -63,9 +63,7 @@ rule neural_rg_train:
     resources:
         mem_mb=4000,
         runtime=2880,
-        device=config["device"],
-    params:
-        settings=settings_for("train"),
+        device=config.get("device", "auto"),
     shell:
         "python -m strata.neural_rg.train --settings {input.settings:q}"
         " --history {output.history:q} --model {output.model:q}"
@@ -75,7 +73,7 @@ rule neural_rg_train:
 rule neural_rg_sample:
     """Draw from the trained flow and run independence Metropolis chains with it."""
     input:
-        settings=ancient("results/{run}/settings.json"),
+        settings="results/{run}/settings/sample.json",
         model="results/{run}/model.pt",
     output:
         samples="results/{run}/samples.h5",
@@ -89,9 +87,7 @@ rule neural_rg_sample:
     resources:
         mem_mb=4000,
         runtime=240,
-        device=config["device"],
-    params:
-        settings=settings_for("sample"),
+        device=config.get("device", "auto"),
     shell:
         "python -m strata.neural_rg.sample --settings {input.settings:q}"
         " --model {input.model:q} --samples {output.samples:q}"
@@ -102,7 +98,7 @@ rule neural_rg_analyze:
     """Hold the flow and its chains against the exact answer."""
     input:
         modules("strata.neural_rg.analyze", "strata.verdicts"),
-        settings=ancient("results/{run}/settings.json"),
+        settings="results/{run}/settings/analyze.json",
         samples="results/{run}/samples.h5",
         exact=lambda wildcards: RUNS[wildcards.run].target.exact_file,
     output:
@@ -118,8 +114,6 @@ rule neural_rg_analyze:
     resources:
         mem_mb=1000,
         runtime=30,
-    params:
-        settings=settings_for("analyze"),
     shell:
         "python -m strata.neural_rg.analyze --settings {input.settings:q}"
         " --samples {input.samples:q} --exact {input.exact:q}"
@@ -130,7 +124,7 @@ rule neural_rg_plot:
     """Draw loss and acceptance against training steps, with the exact line."""
     input:
         modules("strata.neural_rg.plot", "strata.plotting"),
-        settings=ancient("results/{run}/settings.json"),
+        settings="results/{run}/settings/plot.json",
         history="results/{run}/history.h5",
         exact=lambda wildcards: RUNS[wildcards.run].target.exact_file,
     output:
@@ -151,8 +145,6 @@ rule neural_rg_plot:
     resources:
         mem_mb=1000,
         runtime=30,
-    params:
-        settings=settings_for("plot"),
     shell:
         "python -m strata.neural_rg.plot --settings {input.settings:q}"
         " --history {input.history:q} --exact {input.exact:q}"

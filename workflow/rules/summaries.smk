@@ -1,12 +1,13 @@
 """What is the same for every family: settings of a run, summary of a sweep, table of verdicts.
 
 Inputs: config/*.yaml; verdict.json and analysis.json of runs.
-Outputs: results/<run>/settings.json, results/<sweep>/summary.csv, results/verdicts.{md,csv}.
+Outputs: results/<run>/settings.json, results/<run>/settings/<stage>.json, results/<sweep>/summary.csv, results/verdicts.{md,csv}.
 """
 
 
 localrules:
     settings,
+    stage_settings,
     summary,
     verdict_table,
     verdicts,
@@ -21,7 +22,24 @@ rule settings:
     conda:
         "../../envs/strata.yaml"
     params:
-        settings=all_settings,
+        settings=settings_of_run,
+    shell:
+        "printf '%s' {params.settings:q}"
+        " | python -m json.tool --no-ensure-ascii --indent 2 - {output:q} 2> {log:q}"
+
+
+rule stage_settings:
+    """Write what one stage of a run reads, so that only a change there runs the stage again."""
+    output:
+        "results/{run}/settings/{stage}.json",
+    log:
+        "results/{run}/logs/settings_{stage}.log",
+    wildcard_constraints:
+        stage="[a-z_]+",
+    conda:
+        "../../envs/strata.yaml"
+    params:
+        settings=settings_of_stage,
     shell:
         "printf '%s' {params.settings:q}"
         " | python -m json.tool --no-ensure-ascii --indent 2 - {output:q} 2> {log:q}"

@@ -74,7 +74,7 @@ class FlowSettings(Settings):
         "mera", "Wiring: mera = multiscale entanglement renormalization ansatz."
     )
     n_disentanglers: int = setting(
-        1, "Blocks per scale before the one that decimates (Ndis).", ge=1
+        1, "Blocks per scale before the one that decimates (Ndis).", unit="blocks", ge=1
     )
     n_layers: int = setting(
         8, "Coupling layers per block, an even number (Nlayers).", unit="layers", ge=2
@@ -101,10 +101,18 @@ class NeuralRGTraining(TrainingSettings):
 
     lr: float = setting(1e-3, "Learning rate at the start.", gt=0)
     weight_decay: float = setting(1e-3, "L2 penalty added to the gradient by Adam.", ge=0)
-    batch: int = setting(1024, "Markov chains, proposals and data samples per step.", ge=1)
-    n_therm: int = setting(5, "Metropolis steps per update that are not measured (Ntherm).", ge=0)
-    n_steps: int = setting(1, "Metropolis steps per update that are measured (Nsteps).", ge=1)
-    n_skip: int = setting(0, "Further steps before every one of those (Nskips).", ge=0)
+    batch: int = setting(
+        1024, "Markov chains, proposals and data samples per step.", unit="samples", ge=1
+    )
+    n_therm: int = setting(
+        5, "Metropolis steps per update that are not measured (Ntherm).", unit="steps", ge=0
+    )
+    n_steps: int = setting(
+        1, "Metropolis steps per update that are measured (Nsteps).", unit="steps", ge=1
+    )
+    n_skip: int = setting(
+        0, "Further steps before every one of those (Nskips).", unit="steps", ge=0
+    )
     delta: float = setting(1.0, "Weight of the data term, -ln p on chain samples.", ge=0)
     omega: float = setting(
         0.5, "Weight of the variational term, ln p - ln pi on model samples.", ge=0
@@ -117,7 +125,7 @@ class NeuralRGTraining(TrainingSettings):
         le=1,
     )
     buffer_batches: int = setting(10, "Capacity of the replay buffer.", unit="batches", ge=1)
-    evaluation_batch: int = setting(4096, "Model samples per evaluation.", ge=2)
+    evaluation_batch: int = setting(4096, "Model samples per evaluation.", unit="samples", ge=2)
     dtype: Literal["float32", "float64"] = setting("float32", "Number format.")
 
     @model_validator(mode="after")
@@ -131,10 +139,12 @@ class SamplingSettings(Settings):
     """Independence Metropolis chains with the trained flow as proposal."""
 
     weights: Literal["best", "last"] = setting("best", "Which weights of the run to use.")
-    n_chains: int = setting(256, "Independent chains.", ge=2)
-    n_steps: int = setting(1024, "Measured steps of each chain.", ge=2)
-    n_therm: int = setting(256, "Steps before those, not measured.", ge=0)
-    n_kept: int = setting(64, "Configurations stored, of the model and of the chains.", ge=1)
+    n_chains: int = setting(256, "Independent chains.", unit="chains", ge=2)
+    n_steps: int = setting(1024, "Measured steps of each chain.", unit="steps", ge=2)
+    n_therm: int = setting(1024, "Steps before those, not measured.", unit="steps", ge=0)
+    n_kept: int = setting(
+        64, "Configurations stored, of the model and of the chains.", unit="fields", ge=1
+    )
 
 
 class ExpectedSettings(Settings):

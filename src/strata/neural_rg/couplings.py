@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 INITIAL_STD = 0.01
-CHUNK_OF_PATCHES = 4096  # without gradient, hidden activations of one chunk stay in the cache
+CHUNK_OF_PATCHES = 1024  # on the CPU without gradient: its hidden activations stay in the cache
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The proposals of the chains are the model's samples, so that one pass serves the
 model, of importance sampling and of the chains.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from strata.checkpoints import load_tensors
 from strata.config import read_settings
 from strata.devices import prepare
 from strata.errors import UserError
-from strata.neural_rg.config import RunSettings
+from strata.neural_rg.config import RunSettings, SamplingSettings
 from strata.neural_rg.flows import Flow, build_flow
 from strata.neural_rg.metropolis import ChainState, metropolis_step
 from strata.neural_rg.targets import IsingField, build_target
 from strata.randomness import Generators
 from strata.stages import run_stage, stage_arguments
 
+SAMPLES_PER_PASS = 4096
 UNITS = {
     "model/log_weight": "nats",
     "model/magnetization_squared": "1",
@@ -64,10 +65,11 @@ def draw(
     out; chains start from one model sample each.
     """
     sampling = settings.sampling
-    state = _proposals(flow, target, sampling.n_chains, generators)
+    proposals = _proposals(flow, target, sampling, generators)
+    state = next(proposals)
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in UNITS if "fields" not in name}
     for step in range(sampling.n_therm + sampling.n_steps):
-        proposal = _proposals(flow, target, sampling.n_chains, generators)
+        proposal = next(proposals)
         state, accepted = metropolis_step(state, proposal, generators["accept"])
         if step >= sampling.n_therm:
             rows["model/log_weight"].append(proposal.log_weight)
@@ -83,9 +85,17 @@ def draw(
     return arrays
 
 
-def _proposals(flow: Flow, target: IsingField, n: int, generators: Generators) -> ChainState:
-    x, log_prob = flow.sample(n, generators["sample"])
-    return ChainState(x, target.log_density(x) - log_prob)
+def _proposals(
+    flow: Flow, target: IsingField, sampling: SamplingSettings, generators: Generators
+) -> Iterator[ChainState]:
+    """Yield one proposal for all chains after the other, without end."""
+    n_chains = sampling.n_chains
+    per_pass = n_chains * max(1, SAMPLES_PER_PASS // n_chains)
+    while True:
+        x, log_prob = flow.sample(per_pass, generators["sample"])
+        log_weight = target.log_density(x) - log_prob
+        for fields, weights in zip(x.split(n_chains), log_weight.split(n_chains), strict=True):
+            yield ChainState(fields, weights)
 
 
 if __name__ == "__main__":

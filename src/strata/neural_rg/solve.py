@@ -3,10 +3,11 @@
 Conventions: those of `strata.neural_rg.exact`; K = J / (k_B T), natural logarithms, energy in J.
 """
 
+import json
 from collections.abc import Sequence
 from typing import get_args
 
-from strata.artifacts import write_h5
+from strata.artifacts import provenance, write_h5
 from strata.errors import UserError
 from strata.neural_rg.exact import exact_values, log_partition_offset
 from strata.neural_rg.lattice import Boundary, Lattice
@@ -56,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         values, method = solve(lattice, arguments.coupling)
     except ValueError as error:
         raise UserError(str(error)) from error
-    attributes = {
+    asked = {
         "length": lattice.length,
         "dimension": lattice.dimension,
         "boundary": lattice.boundary,
         "coupling": arguments.coupling,
-        "method": method,
     }
+    attributes = {**asked, "method": method, **provenance(json.dumps(asked))}
     units = {name: UNITS[name] for name in values}
     write_h5(arguments.exact, values, units=units, attributes=attributes)
 
