@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -54,10 +55,20 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write JSON, atomically; NaN and infinities, which JSON lacks, become null."""
+    text = json.dumps(_finite_or_none(content), indent=2, ensure_ascii=False, allow_nan=False)
     with written_beside(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
+
+
+def _finite_or_none(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite_or_none(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite_or_none(value) for value in content]
+    return content
 
 
 def read_json(path: Path) -> Any:
@@ -92,10 +103,15 @@ def write_h5(
     missing = sorted(set(arrays) - set(units))
     if missing:
         raise ValueError(f"Every array needs a unit; none given for {', '.join(missing)}.")
-    with written_beside(path) as beside, h5py.File(beside, "w") as file:
+    # Made in memory first: on a full disk HDF5 itself can crash the process.
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         file.attrs.update(attributes)
         for name, array in arrays.items():
             file.create_dataset(name, data=array).attrs["unit"] = units[name]
+        file.flush()
+        image = file.id.get_file_image()
+    with written_beside(path) as beside:
+        beside.write_bytes(image)
 
 
 @contextlib.contextmanager
@@ -107,6 +123,8 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
     """
     try:
         file = h5py.File(path, "r")
+    except BlockingIOError as error:
+        raise UserError(f"{path} is being written by another process; try again.") from error
     except OSError as error:
         what = "does not exist" if not path.exists() else "is damaged or not an HDF5 file"
         raise UserError(f"{path} {what}; build it again, or name another file.") from error
@@ -114,15 +132,24 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
-def read_h5(path: Path) -> dict[str, np.ndarray]:
-    """Return every dataset of a file by its full name (`group/name`)."""
+def read_h5(path: Path, *needed: str) -> dict[str, np.ndarray]:
+    """Return every dataset of a file by its full name (`group/name`).
+
+    Raises:
+        UserError: the file is missing or damaged, or has no dataset of a needed name.
+    """
     arrays: dict[str, np.ndarray] = {}
     with open_h5(path) as file:
         file.visititems(
             lambda name, item: (
-                arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+                arrays.update({name: np.asarray(item[()])})
+                if isinstance(item, h5py.Dataset)
+                else None
             )
         )
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise UserError(f"{path} holds no {' and no '.join(missing)}; name the right file.")
     return arrays
 
 

@@ -9,9 +9,7 @@ import contextlib
 import fcntl
 import io
 import os
-import pickle
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +79,29 @@ class Checkpoint:
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values with `torch.save`, atomically; equal content, equal bytes."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_without_shared_parts(content, {}), buffer)
     with written_beside(path) as beside:
         beside.write_bytes(buffer.getbuffer())
+
+
+def _without_shared_parts(content: Any, texts: dict[str, str]) -> Any:
+    """Return an equal tree whose bytes do not depend on which of its parts were one object.
+
+    Pickle writes an object that it has met before as a reference. Equal texts become one object,
+    everything else a copy.
+    """
+    if isinstance(content, str):
+        return texts.setdefault(content, content)
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, Mapping):
+        return {
+            _without_shared_parts(key, texts): _without_shared_parts(value, texts)
+            for key, value in content.items()
+        }
+    if isinstance(content, list | tuple):
+        return type(content)(_without_shared_parts(part, texts) for part in content)
+    return content
 
 
 def load_tensors(path: Path, remedy: str) -> dict[str, Any]:
@@ -96,7 +114,7 @@ def load_tensors(path: Path, remedy: str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; {remedy}.") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes can fail anywhere in unpickling
         raise UserError(f"{path} is damaged (truncated?); {remedy}.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds something else than a saved run; {remedy}.")

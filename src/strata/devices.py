@@ -35,10 +35,16 @@ def resolve_device(request: str) -> tuple[torch.device, str]:
 
 
 def set_threads() -> int:
-    """Use OMP_NUM_THREADS threads (Snakemake sets it to the rule's `threads`), by default one."""
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    torch.set_num_threads(threads)
-    return threads
+    """Use OMP_NUM_THREADS threads (Snakemake sets it to the rule's `threads`), by default one.
+
+    Raises:
+        UserError: the variable holds something else than a positive number.
+    """
+    request = os.environ.get("OMP_NUM_THREADS", "1")
+    if not re.fullmatch(r"0*[1-9]\d*", request):
+        raise UserError(f"OMP_NUM_THREADS: expected a positive whole number; got {request!r}.")
+    torch.set_num_threads(int(request))
+    return int(request)
 
 
 def prepare(request: str, dtype: str) -> tuple[torch.device, torch.dtype]:

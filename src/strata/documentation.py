@@ -1,7 +1,4 @@
-"""`config/README.md`, generated from the settings models: `make docs` writes it anew.
-
-Imports neither torch nor numpy.
-"""
+"""`config/README.md`, generated from the settings models: `make docs` writes it anew."""
 
 import argparse
 import types
@@ -14,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from strata.artifacts import written_beside
-from strata.config import WorkflowSettings, family_settings, parse, read_yaml
+from strata.config import WorkflowSettings, parse
+from strata.experiments import family_settings, read_yaml
 from strata.stages import run_stage
 
 HEADER = """\
@@ -84,8 +82,9 @@ def _table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def _block_model(field: FieldInfo) -> type[BaseModel] | None:
     annotation = field.annotation
-    is_block = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_block else None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
 
 
 def _type_name(field: FieldInfo) -> str:

@@ -2,15 +2,14 @@
 
 Layout: one group per phase (`train`, `eval`), one dataset per quantity, all as long as the group's
 `step`; units as attributes. While the run goes on the rows stand in `<name>.live.h5` beside the
-final file; the file is open only for the moment of an append, so that it can be read at any time.
-Imports no torch.
+final file, replaced as a whole at every checkpoint, so that it can be read at any time. Imports no
+torch.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from strata.artifacts import open_h5, write_h5
@@ -27,7 +26,6 @@ class History:
         self.live_path = path.with_suffix(".live.h5")
         self.units = {"step": "steps", **units}
         self._tables: dict[str, Table] = {}
-        self._mirrored: dict[str, int] = {}
 
     def append(self, phase: str, rows: Mapping[str, np.ndarray]) -> None:
         """Add rows: `step` (integers, increasing) and quantities of the same length.
@@ -57,59 +55,40 @@ class History:
         return {phase: dict(table) for phase, table in self._tables.items()}
 
     def restore(self, tables: Mapping[str, Table]) -> None:
-        """Go back to earlier rows; the live file is written anew at the next `mirror`."""
+        """Go back to earlier rows; the live file is gone until the next `mirror`."""
         self._tables = {phase: dict(table) for phase, table in tables.items()}
-        self._mirrored = {}
         self.live_path.unlink(missing_ok=True)
 
     def mirror(self) -> None:
-        """Append what is new to the live file; skipped this time if a reader holds it.
+        """Write all rows so far to the live file.
 
         Raises:
             UserError: the folder is full or read-only.
         """
-        try:
-            self.live_path.parent.mkdir(parents=True, exist_ok=True)
-            with h5py.File(self.live_path, "a") as file:
-                for phase, table in self._tables.items():
-                    done = self._mirrored.get(phase, 0)
-                    for name, column in table.items():
-                        self._extend(file, f"{phase}/{name}", column, done, self.units[name])
-                    self._mirrored[phase] = len(table["step"])
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise UserError(f"{self.live_path} cannot be written ({error}).") from error
-
-    @staticmethod
-    def _extend(file: h5py.File, name: str, column: np.ndarray, done: int, unit: str) -> None:
-        if name not in file:
-            dataset = file.create_dataset(
-                name, shape=(0,), maxshape=(None,), dtype=column.dtype, chunks=(4096,)
-            )
-            dataset.attrs["unit"] = unit
-        dataset = file[name]
-        dataset.resize((len(column),))
-        dataset[done:] = column[done:]
+        self._write(self.live_path, {})
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
-        """Write the final file in one piece and remove the live one."""
+        """Write the final file and remove the live one."""
+        self._write(self.path, attributes)
+        self.live_path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, attributes: Mapping[str, Any]) -> None:
         arrays = {
             f"{phase}/{name}": column
             for phase, table in sorted(self._tables.items())
             for name, column in sorted(table.items())
         }
         units = {name: self.units[name.split("/")[1]] for name in arrays}
-        write_h5(self.path, arrays, units=units, attributes=attributes)
-        self.live_path.unlink(missing_ok=True)
+        write_h5(path, arrays, units=units, attributes=attributes)
 
 
 def read_history(path: Path, phase: str) -> Table:
     """Return one phase of a history file (final or live).
 
     Raises:
-        UserError: no such file, a damaged one.
-        KeyError: no such phase.
+        UserError: no such file, a damaged one, or one without such a phase.
     """
     with open_h5(path) as file:
+        if phase not in file:
+            raise UserError(f"{path} holds no rows of the phase {phase!r}; name the right file.")
         return {name: dataset[()] for name, dataset in file[phase].items()}

@@ -5,6 +5,7 @@ colour-blind readers; the exact answer is always the dashed black line. Equal da
 """
 
 import functools
+import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -84,13 +85,13 @@ def stacked_panels(
     )
     figure.suptitle(title, fontsize=STYLE["axes.titlesize"])
     panels = list(axes[:, 0])
-    for letter, panel in zip("abcdefgh", panels, strict=False):
+    for letter, panel in zip(string.ascii_lowercase, panels, strict=False):
         panel.set_title(f"({letter})", loc="left")
     return figure, panels
 
 
 def plain_log_axis(panel: Axes) -> None:
-    """Make the y axis logarithmic, with ticks at 1, 2, 5 times powers of ten, in plain numbers."""
+    """Make the y axis logarithmic, with ticks at 1, 2, 5 times powers of ten."""
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -99,10 +100,15 @@ def plain_log_axis(panel: Axes) -> None:
 
 def save_figure(figure: Figure, paths: Sequence[Path]) -> None:
     """Write the figure to every path (the suffix says the format), and close it."""
-    for path in paths:
-        metadata = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}.get(path.suffix)
-        with written_beside(path) as beside, plt.rc_context(STYLE):
-            figure.savefig(
-                beside, format=path.suffix.lstrip("."), dpi=RASTER_DPI, metadata=metadata
-            )
-    plt.close(figure)
+    undated = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}
+    try:
+        for path in paths:
+            with written_beside(path) as beside, plt.rc_context(STYLE):
+                figure.savefig(
+                    beside,
+                    format=path.suffix.lstrip("."),
+                    dpi=RASTER_DPI,
+                    metadata=undated.get(path.suffix),
+                )
+    finally:
+        plt.close(figure)

@@ -48,7 +48,11 @@ class Generators:
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def load_state_dict(self, states: Mapping[str, Tensor]) -> None:
-        """Continue every stored stream where it stood; names not stored start afresh."""
-        self._generators.clear()
+        """Continue every stored stream where it stood; names not stored start afresh.
+
+        Generators that were handed out before go on with the restored streams.
+        """
+        for name, generator in self._generators.items():
+            generator.manual_seed(derived_seed(self.seed, name))
         for name, state in states.items():
             self[name].set_state(state)

@@ -40,7 +40,9 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the summary of the runs in the given folders."""
-    parser = argparse.ArgumentParser(description="Summarise the runs of a sweep.")
+    parser = argparse.ArgumentParser(
+        description="Summarise the runs of a sweep.", allow_abbrev=False
+    )
     parser.add_argument("--settings", type=Path, nargs="+", required=True, help="one per run")
     parser.add_argument("--analyses", type=Path, nargs="+", required=True, help="one per run")
     parser.add_argument("--summary", type=Path, required=True, help="output, CSV")

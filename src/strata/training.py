@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ SETBACK_LR_FACTOR = 0.5
 SECONDS_BETWEEN_LINES = 10.0
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What `fit` trains.
 
@@ -124,6 +125,11 @@ def train_to_files(
             generators=generators,
             monitor=monitor,
         )
+        if not math.isfinite(progress.best_value):
+            raise UserError(
+                f"{monitor} was not finite in any evaluation; lower training.lr ({settings.lr:g}) "
+                "or set training.clip_norm."
+            )
         origin = provenance(settings_json, seed=generators.seed, device=device)
         history.finish(origin)
         save_tensors(
@@ -244,9 +250,10 @@ class _Run:
             "eval", {"step": step, **{k: np.array([v]) for k, v in metrics.items()}}
         )
         self.progress.evaluations_since_best += 1
-        if metrics[self.monitor] < self.progress.best_value or not self.progress.best_weights:
+        value = metrics[self.monitor]
+        if value < self.progress.best_value or not self.progress.best_weights:
             self.progress.evaluations_since_best = 0
-            self.progress.best_value = metrics[self.monitor]
+            self.progress.best_value = math.inf if math.isnan(value) else value
             self.progress.best_step = self.progress.step
             self.progress.best_weights = _copied(self.learner.module.state_dict())
         return metrics
@@ -290,6 +297,7 @@ class _Run:
         """Go on from the checkpoint if there is one of this run; else save the starting point."""
         state = self.checkpoint.load()
         if state is None:
+            self.history.restore({})
             self.save()
             return
         self._restore(state)

@@ -2,7 +2,7 @@
 
 Conventions: a check compares one measured number with one expected number, allowing a tolerance
 (both in the check's unit). A failed check is a result, not an error. `python -m strata.verdicts`
-gathers the verdicts of many runs into one table. Imports neither torch nor numpy.
+gathers the verdicts of many runs into one table. Imports no torch.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from strata.artifacts import read_json, write_json, written_beside
 from strata.stages import run_stage
 
 Relation = Literal["equals", "at most", "at least"]
+MIN_DECIMALS, MAX_DECIMALS = 3, 15
 COLUMNS = ("run", "check", "measured", "relation", "expected", "tolerance", "unit", "passed")
 
 
@@ -48,16 +49,9 @@ def write_verdict(path: Path, checks: Sequence[Check]) -> None:
     """Write `verdict.json`: the checks, and whether all of them passed."""
     content = {
         "passed": all(check.passed for check in checks),
-        "checks": [{**_finite(asdict(check)), "passed": check.passed} for check in checks],
+        "checks": [{**asdict(check), "passed": check.passed} for check in checks],
     }
     write_json(path, content)
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
 
 
 def verdict_rows(run: str, path: Path) -> list[dict[str, Any]]:
@@ -84,25 +78,33 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], not_run: Sequence[str]) ->
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    digits = _digits(row["tolerance"])
-    measured = "not finite" if row["measured"] is None else f"{row['measured']:.{digits}f}"
-    expected = f"{row['expected']:.{digits}f}"
-    if row["tolerance"]:
-        expected += f" ± {row['tolerance']:.{digits}f}"
+    digits = _digits(row)
+    measured, expected, tolerance = (
+        "not finite" if row[name] is None else f"{row[name]:.{digits}f}"
+        for name in ("measured", "expected", "tolerance")
+    )
+    if row["tolerance"] != 0:
+        expected += f" ± {tolerance}"
     symbol = {"equals": "=", "at most": "<=", "at least": ">="}[row["relation"]]
     unit = "" if row["unit"] == "1" else row["unit"]
     verdict = "passed" if row["passed"] else "FAILED"
     return (row["run"], row["check"], measured, symbol, expected, unit, verdict)
 
 
-def _digits(tolerance: float) -> int:
-    """Decimals that show two significant digits of the tolerance."""
-    return min(9, max(3, 1 - math.floor(math.log10(tolerance)))) if tolerance > 0 else 3
+def _digits(row: Mapping[str, Any]) -> int:
+    """Return the decimals that show two digits of the tolerance, and why a failed check failed."""
+    scales = [row["tolerance"] or 0.0]
+    if not row["passed"] and None not in (row["measured"], row["expected"], row["tolerance"]):
+        scales.append(abs(row["measured"] - row["expected"]) - row["tolerance"])
+    decimals = [1 - math.floor(math.log10(scale)) for scale in scales if scale > 0]
+    return min(MAX_DECIMALS, max([MIN_DECIMALS, *decimals]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather the verdicts of the runs below a results folder."""
-    parser = argparse.ArgumentParser(description="Gather verdicts into one table.")
+    parser = argparse.ArgumentParser(
+        description="Gather verdicts into one table.", allow_abbrev=False
+    )
     parser.add_argument("--results", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--run", action="append", default=[], help="a run with a verdict.json")
     parser.add_argument("--not-run", action="append", default=[], help="a run without one")

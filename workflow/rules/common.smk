@@ -9,8 +9,9 @@ from pathlib import Path, PurePath
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
-from strata.config import load_workflow, nearest_names
+from strata.config import nearest_names
 from strata.errors import UserError
+from strata.experiments import load_workflow
 
 # Jobs start `python` of the environment that Snakemake itself runs in, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))

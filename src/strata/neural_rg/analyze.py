@@ -19,6 +19,13 @@ from strata.verdicts import Check, write_verdict
 
 Series = Float[np.ndarray, "steps chains"]
 Estimate = tuple[float, float]
+MEASURED = (
+    "model/log_weight",
+    "model/magnetization_squared",
+    "model/magnetization",
+    "chain/accepted",
+    "chain/magnetization_squared",
+)
 ERRORS_ALLOWED = 3.0
 SIGN_IMBALANCE_ALLOWED = 0.05
 
@@ -176,7 +183,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings", "samples", "exact"], outputs=["analysis", "verdict"]
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings)
-    quantities = analyze(read_h5(arguments.samples), read_h5(arguments.exact))
+    samples = read_h5(arguments.samples, *MEASURED)
+    quantities = analyze(samples, read_h5(arguments.exact, "log_partition_field"))
     found = checks(quantities, settings.expected)
     write_json(arguments.analysis, quantities)
     write_verdict(arguments.verdict, found)

@@ -124,7 +124,7 @@ class NeuralRGTraining(TrainingSettings):
         gt=0,
         le=1,
     )
-    buffer_batches: int = setting(10, "Capacity of the replay buffer.", unit="batches", ge=1)
+    buffer_batches: int = setting(10, "Capacity of the replay buffer.", unit="batches", ge=2)
     evaluation_batch: int = setting(4096, "Model samples per evaluation.", unit="samples", ge=2)
     dtype: Literal["float32", "float64"] = setting("float32", "Number format.")
 
@@ -145,6 +145,15 @@ class SamplingSettings(Settings):
     n_kept: int = setting(
         64, "Configurations stored, of the model and of the chains.", unit="fields", ge=1
     )
+
+    @model_validator(mode="after")
+    def _kept_are_drawn(self) -> "SamplingSettings":
+        if self.n_kept > self.n_chains:
+            raise ValueError(
+                f"n_kept ({self.n_kept}) exceeds n_chains ({self.n_chains}): fields are kept of "
+                "one step of the chains."
+            )
+        return self
 
 
 class ExpectedSettings(Settings):

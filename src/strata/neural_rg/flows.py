@@ -10,7 +10,7 @@ Source: Li and Wang, arXiv:1802.02840, eqs. 2-3.
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ Fields = Float[Tensor, "batch *lattice"]
 PerSample = Float[Tensor, " batch"]
 
 
+@runtime_checkable
 class Flow(Protocol):
     """A distribution that can be drawn from and evaluated, both with gradients."""
 

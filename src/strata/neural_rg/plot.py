@@ -25,7 +25,9 @@ from strata.plotting import (
 )
 from strata.stages import run_stage, stage_arguments
 
-SMOOTHING_FRACTION = 0.01
+SMOOTHING_FRACTION = 0.01  # of the steps
+EXACT = "log_partition_field"
+SMALLEST_MARGIN = 0.01  # nats, where all values are one
 EARLY_FRACTION = 0.05  # of the steps; what happens before does not set the scale of panel (a)
 
 
@@ -52,9 +54,10 @@ def loss_and_acceptance(
         "= -", "= \N{MINUS SIGN}"
     )
     loss.axhline(exact_free_energy, label=label, **EXACT_LINE)
-    top = float(np.max(train["variational"][int(EARLY_FRACTION * len(steps)) :]))
-    margin = 0.06 * abs(top - exact_free_energy)
-    loss.set_ylim(exact_free_energy - margin, top + margin)
+    late = train["variational"][int(EARLY_FRACTION * len(steps)) :]
+    bottom, top = min(late.min(), exact_free_energy), max(late.max(), exact_free_energy)
+    margin = 0.06 * (top - bottom) or SMALLEST_MARGIN
+    loss.set_ylim(bottom - margin, top + margin)
     loss.set_ylabel("variational free\nenergy (nats)")
     loss.legend(loc="upper right")
 
@@ -96,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings", "history", "exact"], outputs=["figure", "image"]
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings)
-    exact_free_energy = -float(read_h5(arguments.exact)["log_partition_field"])
+    exact_free_energy = -float(read_h5(arguments.exact, EXACT)[EXACT])
     figure = loss_and_acceptance(
         read_history(arguments.history, "train"),
         read_history(arguments.history, "eval"),

@@ -1,0 +1,228 @@
+"""Experiments: how runs are written down in YAML, swept and named.
+
+Conventions: an experiment is a named block of `config/<family>.yaml`. Without `sweep` it is one run
+whose folder carries the experiment's name; with it, one run per point of the grid, in
+`<experiment>/<point>`, a point being `key~value` joined by `_`.
+
+Imports neither torch nor numpy.
+"""
+
+import importlib
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from strata.config import RunSettings, WorkflowSettings, key_paths, parse
+from strata.errors import UserError
+
+EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+SWEPT_VALUE = re.compile(r"[A-Za-z0-9.+-]+")
+# What these names mean on Snakemake's command line, or below results/, is the workflow's own.
+RESERVED_NAMES = frozenset(
+    {"all", "demo", "verdicts", "verdict_table", "settings", "stage_settings", "summary"}
+    | {"exact", "logs"}
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named experiment of one family and its runs (run name -> settings)."""
+
+    name: str
+    family: str
+    runs: Mapping[str, RunSettings]
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the runs live in folders below the experiment's."""
+        return set(self.runs) != {self.name}
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether `snakemake demo` builds it, rather than plain `snakemake`."""
+        return self.name.startswith("demo_")
+
+
+def family_settings(family: str) -> type[RunSettings]:
+    """Return the settings model of a family, by name: `strata.<family>.config.RunSettings`.
+
+    Raises:
+        UserError: there is no such family.
+    """
+    try:
+        module = importlib.import_module(f"strata.{family}.config")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith(f"strata.{family}"):
+            raise
+        raise UserError(
+            f"families: {family} is no family; expected one of {', '.join(known_families())}."
+        ) from error
+    model: type[RunSettings] = module.RunSettings
+    return model
+
+
+def known_families() -> list[str]:
+    """Return the names of the families that exist: the folders with a `config` module."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/config.py"))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but keys are texts, and none stands twice."""
+
+
+def _mapping_of_texts(loader: _StrictLoader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node, deep=True)
+        problem = None
+        if not isinstance(key, str):
+            problem = f"the key {key!r} is no text; YAML 1.1 reads yes, no, on and off as such"
+        elif key in seen:
+            problem = f"the key {key!r} stands twice"
+        if problem is not None:
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_of_texts)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        UserError: the file is missing or is not YAML, holds a key twice or one that is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a settings file ({error}).") from error
+    try:
+        content = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}, line {line}: not valid YAML ({error.problem}).") from error
+    except (yaml.YAMLError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML ({problem}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of names to settings; got {content!r}.")
+    return content
+
+
+def load_workflow(config: Mapping[str, Any]) -> dict[str, Experiment]:
+    """Return the experiments of all families by name, given the content of `config/config.yaml`.
+
+    Raises:
+        UserError: see `load_experiments`; also for a name that stands in two families, or that
+            means something else on Snakemake's command line.
+    """
+    workflow = parse(WorkflowSettings, config, "config/config.yaml")
+    experiments: dict[str, Experiment] = {}
+    for family, file in workflow.families.items():
+        for name, experiment in load_experiments(family, Path(file)).items():
+            if name in experiments:
+                raise UserError(
+                    f"{file}: {name}: the family {experiments[name].family} has an experiment of "
+                    "this name; names are unique across families."
+                )
+            if name in RESERVED_NAMES or _is_of_a_family(name, workflow.families):
+                raise UserError(f"{file}: {name}: this name is taken by the workflow itself.")
+            experiments[name] = experiment
+    return experiments
+
+
+def _is_of_a_family(name: str, families: Iterable[str]) -> bool:
+    """Whether a name is a family's or could be one of its rules': <family>, <family>_<stage>."""
+    return any(name == family or name.startswith(f"{family}_") for family in families)
+
+
+def load_experiments(family: str, path: Path) -> dict[str, Experiment]:
+    """Return the experiments of one family's file, sweeps expanded, every run validated.
+
+    Raises:
+        UserError: with the file, the experiment, the key, what was expected and what came.
+    """
+    model = family_settings(family)
+    experiments = {}
+    for name, block in read_yaml(path).items():
+        if not EXPERIMENT_NAME.fullmatch(name):
+            raise UserError(
+                f"{path}: {name!r} cannot name an experiment; use letters, digits and "
+                "underscores, a letter first."
+            )
+        if block is not None and not isinstance(block, dict):
+            raise UserError(f"{path}: {name}: expected a block of settings; got {block!r}.")
+        experiments[name] = _expand(name, family, model, dict(block or {}), path)
+    return experiments
+
+
+def _expand(
+    name: str, family: str, model: type[RunSettings], block: dict[str, Any], path: Path
+) -> Experiment:
+    context = f"{path}: {name}"
+    if "sweep" not in block:
+        return Experiment(name, family, {name: parse(model, block, context)})
+    axes = _sweep_axes(block.pop("sweep"), model, context)
+    runs = {}
+    for point in itertools.product(*(values for _, values in axes.values())):
+        label = "_".join(f"{key}~{value}" for key, value in zip(axes, point, strict=True))
+        settings = block
+        for (key_path, _), value in zip(axes.values(), point, strict=True):
+            settings = _with_value(settings, key_path, value, context)
+        runs[f"{name}/{label}"] = parse(model, settings, f"{context}: at {label}")
+    return Experiment(name, family, runs)
+
+
+def _sweep_axes(
+    sweep: Any, model: type[RunSettings], context: str
+) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
+    """Return key as written -> (its place in the settings, its values)."""
+    if not isinstance(sweep, dict) or not sweep:
+        raise UserError(f"{context}: sweep: expected keys with lists of values; got {sweep!r}.")
+    places = list(key_paths(model))
+    axes = {}
+    for key, values in sweep.items():
+        parts = tuple(str(key).split("."))
+        matches = [place for place in places if place[-len(parts) :] == parts]
+        if len(matches) != 1:
+            known = [".".join(place) for place in matches or places]
+            hint = "is in several places; write one of " if matches else "is no setting; known are "
+            raise UserError(f"{context}: sweep: {key} {hint}{', '.join(sorted(known))}.")
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{context}: sweep: {key}: expected a list of values; got {values!r}.")
+        for value in values:
+            if not SWEPT_VALUE.fullmatch(str(value)):
+                raise UserError(
+                    f"{context}: sweep: {key}: {value!r} cannot be part of a folder's name; use "
+                    "numbers or words of letters, digits, '.', '+' and '-'."
+                )
+        if any(first == second for first, second in itertools.combinations(values, 2)):
+            raise UserError(f"{context}: sweep: {key}: a value stands twice in {values!r}.")
+        axes[str(key)] = (matches[0], values)
+    return axes
+
+
+def _with_value(
+    settings: Mapping[str, Any], place: Sequence[str], value: Any, context: str
+) -> dict[str, Any]:
+    changed = dict(settings)
+    if len(place) == 1:
+        if place[0] in changed:
+            raise UserError(f"{context}: {place[0]} stands in the experiment and in its sweep.")
+        changed[place[0]] = value
+        return changed
+    block = changed.get(place[0], {})
+    if not isinstance(block, Mapping):
+        raise UserError(f"{context}: {place[0]}: expected a block of settings; got {block!r}.")
+    changed[place[0]] = _with_value(block, place[1:], value, context)
+    return changed

@@ -1,0 +1,366 @@
+"""The training step against the method as the source writes it, one proposal at a time.
+
+`plain_step` follows Li and Wang, arXiv:1802.02840, to the letter where the learner takes short
+cuts: every proposal is evaluated by the inferring pass, and every log-density is computed anew.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from strata.neural_rg import learner as learner_module
+from strata.neural_rg.config import FlowSettings, NeuralRGTraining, RunSettings, TargetSettings
+from strata.neural_rg.exact import kernel_eigenvalues
+from strata.neural_rg.flows import build_flow
+from strata.neural_rg.learner import UNITS, FlowLearner, effective_sample_fraction
+from strata.neural_rg.metropolis import ChainState, metropolis_step
+from strata.neural_rg.targets import build_target
+from strata.randomness import Generators
+
+CPU = torch.device("cpu")
+
+
+def new_learner(
+    *,
+    length: int = 4,
+    symmetrize: bool = False,
+    std: float | None = 0.2,
+    seed: int = 3,
+    **training: Any,
+) -> FlowLearner:
+    """A learner in float64; weights of the given spread, or as a run starts for None."""
+    settings = RunSettings(
+        target=TargetSettings(L=length),
+        flow=FlowSettings(hidden_scale=4, hidden_shift=5, n_layers=2, symmetrize=symmetrize),
+        training=NeuralRGTraining(**{"batch": 8, "steps": 8, "evaluation_batch": 50, **training}),
+    )
+    generators = Generators(seed, CPU)
+    flow = build_flow(settings, generators.on_cpu("init")).double()
+    if std is not None:
+        spread_weights(flow, std)
+    target = build_target(settings.target, dtype=torch.float64, device=CPU)
+    return FlowLearner(flow, target, settings.training, generators)
+
+
+def spread_weights(flow: nn.Module, std: float) -> None:
+    gen = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.normal_(0.0, std, generator=gen)
+
+
+def gradient(loss: Tensor, module: nn.Module) -> Tensor:
+    """All gradients in one vector; zero where the loss does not depend on a weight."""
+    parameters = list(module.parameters())
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).flatten()
+            for p, g in zip(parameters, gradients, strict=True)
+        ]
+    )
+
+
+def plain_step(
+    learner: FlowLearner, buffer: Tensor, beta: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One step of the source's section on training, with the learner's settings and generators.
+
+    Returns the terms (with graphs) and the buffer after it. The one thing that is not the source's:
+    present states carry no graph.
+    """
+    s, flow, target, random = learner.settings, learner.module, learner.target, learner.generators
+    shape = target.event_shape
+
+    def rows(source: Tensor, n: int, name: str) -> Tensor:
+        return source[torch.randperm(len(source), generator=random[name])[:n]]
+
+    def log_pi(x: Tensor) -> Tensor:
+        return target.log_density(x, beta)
+
+    if len(buffer) > s.batch:
+        z = rows(buffer, s.batch, "chain")
+    else:
+        z = torch.randn(s.batch, *shape, generator=random["chain"], dtype=torch.float64)
+
+    def silent(z: Tensor, n: int) -> Tensor:
+        if n == 0:
+            return z
+        for x in flow.sample(n * s.batch, random["proposal"])[0].detach().split(s.batch):
+            z, _, _ = move(z, x)
+        return z
+
+    def move(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ratio = log_pi(x) - log_pi(z) - flow.log_prob(x) + flow.log_prob(z)
+        uniform = torch.rand(s.batch, generator=random["chain"], dtype=torch.float64)
+        accepted = ratio.exp() >= uniform
+        moved = torch.where(accepted.view(-1, *[1] * len(shape)), x, z).detach()
+        return moved, torch.minimum(ratio, torch.zeros_like(ratio)), accepted
+
+    z = silent(z, s.n_therm * (1 + s.n_skip))
+    visited, log_a, accepted, kld, squares = [], [], [], [], []
+    for _ in range(s.n_steps):
+        z = silent(z, s.n_skip)
+        x = flow.sample(s.batch, random["proposal"])[0]
+        z, step_log_a, step_accepted = move(z, x)
+        visited.append(z)
+        log_a.append(step_log_a)
+        accepted.append(step_accepted.double())
+        kld.append(flow.log_prob(x) - log_pi(x))
+        squares.append(target.magnetization_squared(z))
+    fields = torch.cat(visited)
+    buffer = torch.cat([buffer, fields, -fields])
+    if len(buffer) > s.buffer_batches * s.batch:
+        buffer = rows(buffer, s.buffer_batches * s.batch, "buffer")
+    terms = {
+        "variational": torch.cat(kld).mean(),
+        "log_acceptance": torch.cat(log_a).mean(),
+        "acceptance": torch.cat(accepted).mean(),
+        "magnetization_squared": torch.cat(squares).mean(),
+    }
+    if s.delta > 0:
+        terms["data"] = -flow.log_prob(rows(buffer, s.batch, "data")).mean()
+    return terms, buffer
+
+
+@pytest.mark.parametrize("settings", [
+    {"n_therm": 2, "n_skip": 0, "n_steps": 1, "delta": 1.0, "omega": 0.5},
+    {"n_therm": 0, "n_skip": 0, "n_steps": 1, "delta": 0.0, "omega": 1.0},
+    {"n_therm": 0, "n_skip": 2, "n_steps": 3, "delta": 0.7, "omega": 0.0},
+    {"n_therm": 1, "n_skip": 1, "n_steps": 2, "delta": 1.0, "omega": 0.3, "beta": 0.3},
+    {"n_therm": 1, "n_skip": 0, "n_steps": 1, "delta": 1.0, "omega": 0.0, "epsilon": 1.0},
+    {"n_therm": 1, "n_steps": 2, "delta": 0.0, "omega": 0.4, "epsilon": 2.0, "beta": 0.5},
+    {"n_therm": 1, "n_steps": 1, "delta": 0.0, "omega": 0.0, "epsilon": 1.0},
+    {"n_therm": 1, "n_steps": 1, "delta": 1.0, "omega": 0.5, "symmetrize": True},
+])  # fmt: skip
+def test_training_steps_are_the_sources(settings: Mapping[str, Any]) -> None:
+    """Loss, its parts, its gradient and the buffer, over steps that start from a full buffer."""
+    settings = {"buffer_batches": 3, **settings}
+    learner, plain = new_learner(**settings), new_learner(**settings)
+    weights = learner.settings
+    buffer = plain.buffer.fields
+    for step in range(4):
+        beta = weights.beta + (1 - weights.beta) * min(1.0, step / 4)
+        loss, metrics = learner.training_step(step)
+        terms, buffer = plain_step(plain, buffer, beta)
+        expected = (
+            weights.delta * terms.get("data", torch.zeros(()))
+            + weights.omega * terms["variational"]
+            - weights.epsilon * terms["log_acceptance"]
+        )
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+        assert set(metrics) == {*terms, "beta"}
+        assert metrics["beta"].item() == pytest.approx(beta)
+        for name, term in terms.items():
+            torch.testing.assert_close(metrics[name], term.detach(), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            gradient(loss, learner.module), gradient(expected, plain.module), rtol=1e-8, atol=1e-8
+        )
+        torch.testing.assert_close(learner.buffer.fields, buffer, rtol=1e-10, atol=1e-10)
+    assert len(buffer) == 24, "the buffer should be full and thinned"
+    assert 0 < metrics["acceptance"].item() < 1
+
+
+@pytest.mark.parametrize("weights", [{"omega": 1.0, "delta": 0.0}, {"omega": 0.0, "delta": 1.0}])
+def test_gradients_are_finite_differences(
+    weights: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of <ln p - ln pi~> with frozen latents, and of <-ln p> with a frozen buffer."""
+    learner = new_learner(**weights, n_therm=0)
+    learner.training_step(0)
+    states = learner.generators.state_dict()
+    monkeypatch.setattr(learner.buffer, "push", lambda fields, generator: None)
+    parameters = list(learner.module.parameters())
+    start = nn.utils.parameters_to_vector(parameters).detach()
+    direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(2)).double()
+
+    def loss_at(shift: float) -> Tensor:
+        learner.generators.load_state_dict(states)
+        nn.utils.vector_to_parameters(start + shift * direction, parameters)
+        return learner.training_step(1)[0]
+
+    slope = (gradient(loss_at(0.0), learner.module) @ direction).item()
+    h = 1e-5
+    difference = (loss_at(h) - loss_at(-h)).item() / (2 * h)
+    assert slope == pytest.approx(difference, rel=1e-6)
+    assert abs(difference) > 0.1
+
+
+def test_without_data_term_no_data_are_drawn() -> None:
+    learner = new_learner(delta=0.0)
+    _, metrics = learner.training_step(0)
+    assert "data" not in metrics
+    assert "data" not in learner.generators.state_dict()
+
+
+def test_terms_that_carry_no_weight_cost_no_gradient() -> None:
+    """With omega = epsilon = 0 the loss depends on the weights through buffer samples alone."""
+    learner = new_learner(omega=0.0, delta=2.0, n_therm=0)
+    loss, _ = learner.training_step(0)
+    x = learner.buffer.draw(8, Generators(3, CPU)["data"])
+    expected = -2.0 * learner.module.log_prob(x).mean()
+    torch.testing.assert_close(
+        gradient(loss, learner.module), gradient(expected, learner.module), rtol=1e-10, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("steps", [8, 400])
+def test_annealing_rises_linearly_over_the_first_half(steps: int) -> None:
+    learner = new_learner(steps=steps, beta=0.2, n_therm=0, batch=2)
+    found = [
+        learner.training_step(step)[1]["beta"].item()
+        for step in (0, steps // 4, steps // 2, 3 * steps // 4, steps - 1)
+    ]
+    assert found == pytest.approx([0.2, 0.6, 1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(("n_therm", "n_skip", "n_steps"), [
+    (5, 0, 1), (10, 10, 10), (0, 0, 1), (0, 3, 2), (2, 1, 1),
+])  # fmt: skip
+def test_as_many_proposals_are_made_as_in_the_source(
+    n_therm: int, n_skip: int, n_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each of the Ntherm + Nsteps steps come Nskips further ones; half a step is none."""
+    learner = new_learner(
+        length=2, n_therm=n_therm, n_skip=n_skip, n_steps=n_steps, batch=4, buffer_batches=20
+    )
+    proposed: list[int] = []
+    moves: list[ChainState] = []
+    sample = learner.module.sample
+
+    def counted_sample(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        proposed.append(n)
+        return sample(n, generator)
+
+    def counted_step(*arguments: Any) -> Any:
+        moved, accepted = metropolis_step(*arguments)
+        moves.append(moved)
+        return moved, accepted
+
+    monkeypatch.setattr(learner.module, "sample", counted_sample)
+    monkeypatch.setattr(learner_module, "metropolis_step", counted_step)
+    learner.training_step(0)
+    n_moves = (n_therm + n_steps) * (1 + n_skip)
+    assert sum(proposed) == 4 * n_moves
+    assert len(moves) == n_moves
+    measured = moves[n_therm * (1 + n_skip) :][n_skip :: 1 + n_skip]
+    fields = torch.cat([state.fields for state in measured])
+    assert torch.equal(learner.buffer.fields, torch.cat([fields, -fields]))
+    for state in moves:
+        assert not state.fields.requires_grad
+        assert not state.log_weight.requires_grad
+
+
+def test_chains_start_from_the_buffer_once_it_holds_more_than_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = new_learner(n_therm=0)
+    starts: list[Tensor] = []
+
+    def spied_step(state: ChainState, *arguments: Any) -> Any:
+        starts.append(state.fields)
+        return metropolis_step(state, *arguments)
+
+    monkeypatch.setattr(learner_module, "metropolis_step", spied_step)
+    learner.training_step(0)
+    held = learner.buffer.fields.clone()
+    learner.training_step(1)
+    normal = torch.randn(8, 4, 4, generator=Generators(3, CPU)["chain"], dtype=torch.float64)
+    assert torch.equal(starts[0], normal)
+    assert (starts[1][:, None] == held[None]).all(dim=(2, 3)).any(dim=1).all()
+
+
+def identity_free_energy(learner: FlowLearner) -> float:
+    """E_N(0,1)[ln N - ln pi~] = -N/2 ln(2 pi e) + tr Kt^-1 / 2 - N E[ln cosh z], in nats."""
+    target = learner.target
+    n_sites = target.lattice.n_sites
+    points, weights = np.polynomial.hermite_e.hermegauss(200)
+    log_cosh = (weights * (np.logaddexp(points, -points) - math.log(2))).sum() / weights.sum()
+    trace = (1 / kernel_eigenvalues(target.lattice, target.coupling)).sum()
+    entropy = n_sites / 2 * math.log(2 * math.pi * math.e)
+    return float(-entropy + trace / 2 - n_sites * log_cosh)
+
+
+def test_training_starts_from_the_free_energy_of_independent_normals() -> None:
+    learner = new_learner(std=None, batch=4096, n_therm=0, evaluation_batch=20_000)
+    exact = identity_free_energy(learner)
+    assert exact == pytest.approx(-18.8, abs=0.5)  # what the original prints at L = 4, one batch
+    x = torch.randn(20_000, 4, 4, generator=Generators(0, CPU)["check"], dtype=torch.float64)
+    normal = -(x.square().flatten(1).sum(1) + 16 * math.log(2 * math.pi)) / 2
+    values = normal - learner.target.log_density(x)
+    spread = values.std().item()
+    assert abs(values.mean().item() - exact) < 5 * spread / math.sqrt(20_000)
+    _, metrics = learner.training_step(0)
+    assert abs(metrics["variational"].item() - exact) < 5 * spread / math.sqrt(4096)
+    evaluated = learner.evaluate()
+    assert abs(evaluated["variational"].item() - exact) < 5 * spread / math.sqrt(20_000)
+    assert evaluated["variational_error"].item() == pytest.approx(
+        spread / math.sqrt(20_000), rel=0.05
+    )
+
+
+def test_every_metric_has_a_unit_and_no_graph() -> None:
+    learner = new_learner(epsilon=1.0)
+    metrics = {**learner.training_step(0)[1], **learner.evaluate()}
+    assert set(metrics) == set(UNITS) == set(learner.units)
+    for value in metrics.values():
+        assert not value.requires_grad
+        assert value.shape == ()
+
+
+def test_evaluation_touches_nothing_but_its_own_generator() -> None:
+    learner = new_learner(beta=0.2)
+    learner.training_step(0)
+    before = learner.generators.state_dict()
+    weights = {name: tensor.clone() for name, tensor in learner.module.state_dict().items()}
+    held = learner.buffer.fields.clone()
+    learner.evaluate()
+    after = learner.generators.state_dict()
+    assert set(after) == {*before, "eval"}
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(torch.equal(learner.module.state_dict()[name], weights[name]) for name in weights)
+    assert torch.equal(learner.buffer.fields, held)
+    assert all(parameter.grad is None for parameter in learner.module.parameters())
+
+
+@pytest.mark.parametrize("symmetrize", [False, True])
+def test_evaluation_is_that_of_fresh_samples_of_the_target_itself(symmetrize: bool) -> None:
+    """At beta = 1, whatever the annealing; importance weights and Kish's formula written out."""
+    learner = new_learner(beta=0.2, symmetrize=symmetrize)
+    found = learner.evaluate()
+    with torch.no_grad():
+        x, _ = learner.module.sample(50, Generators(3, CPU)["eval"])
+        log_weight = (learner.target.log_density(x) - learner.module.log_prob(x)).numpy()
+    weight = np.exp(log_weight)
+    magnetization = np.tanh(x.numpy()).mean(axis=(1, 2))
+    expected = {
+        "variational": -log_weight.mean(),
+        "variational_error": log_weight.std(ddof=1) / math.sqrt(50),
+        "effective_sample_fraction": weight.sum() ** 2 / (50 * (weight**2).sum()),
+        "magnetization_squared": learner.target.magnetization_squared(x).mean().item(),
+        "positive_fraction": (magnetization > 0).mean(),
+    }
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shift", [-1e4, 0.0, 1e4])
+def test_effective_sample_fraction_depends_on_ratios_of_weights_alone(shift: float) -> None:
+    weights = torch.tensor([1.0, 1.0, 2.0, 4.0], dtype=torch.float64)
+    fraction = effective_sample_fraction(weights.log() + shift).item()
+    assert fraction == pytest.approx(64 / (4 * 22), abs=1e-10)
+    assert effective_sample_fraction(torch.full((7,), shift)).item() == pytest.approx(1.0, abs=1e-2)
+
+
+def test_a_learner_goes_on_where_another_stopped() -> None:
+    first, second = new_learner(), new_learner(seed=8)
+    for step in range(2):
+        first.training_step(step)
+    second.load_state_dict(first.state_dict())
+    second.generators.load_state_dict(first.generators.state_dict())
+    assert torch.equal(first.training_step(2)[0], second.training_step(2)[0])
+    assert torch.equal(first.buffer.fields, second.buffer.fields)

@@ -1,0 +1,262 @@
+"""Experiments: what a family's file may hold, how sweeps unfold, which names are taken.
+
+The family under test is `neural_rg`; what holds for it holds for every family.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strata.errors import UserError
+from strata.experiments import (
+    Experiment,
+    known_families,
+    load_experiments,
+    load_workflow,
+    read_yaml,
+)
+from strata.neural_rg.config import RunSettings, TargetSettings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "neural_rg.yaml"
+
+
+def load(file: Path, text: str) -> dict[str, Experiment]:
+    file.write_text(text, encoding="utf-8")
+    return load_experiments("neural_rg", file)
+
+
+def complaint(file: Path, text: str) -> str:
+    """Return the one line that says what is wrong with the text."""
+    with pytest.raises(UserError) as refusal:
+        load(file, text)
+    sentence = str(refusal.value)
+    assert sentence.startswith(str(file))
+    assert "\n" not in sentence
+    return sentence.removeprefix(str(file))
+
+
+def only_run(file: Path, block: str) -> RunSettings:
+    return load(file, f"study: {block}")["study"].runs["study"]
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+BAD_BLOCKS = {
+    "number for a block of a sweep": ("{training: 5, sweep: {lr: [1]}}", ["training", "5"]),
+    "text for a block of a sweep": ("{training: ab, sweep: {lr: [1]}}", ["training", "'ab'"]),
+    "list for a block of a sweep": ("{training: [], sweep: {lr: [1.0]}}", ["training", "[]"]),
+    "experiment that is a number": ("5", ["block of settings", "5"]),
+    "experiment that is a list": ("[]", ["block of settings", "[]"]),
+    "sweep that is a list": ("{sweep: [1]}", ["sweep", "lists of values", "[1]"]),
+    "sweep of nothing": ("{sweep: {}}", ["sweep", "lists of values"]),
+    "sweep left empty": ("{sweep: }", ["sweep", "lists of values", "None"]),
+    "sweep over one value": ("{sweep: {seed: 1}}", ["sweep: seed", "list", "1"]),
+    "sweep over no value": ("{sweep: {seed: []}}", ["sweep: seed", "list", "[]"]),
+    "sweep over an unknown key": ("{sweep: {foo: [1]}}", ["foo is no setting", "training.lr"]),
+    "sweep over a whole block": ("{sweep: {target: [1]}}", ["target is no setting", "target.L"]),
+    "sweep over an ambiguous key": (
+        "{sweep: {n_therm: [1]}}", ["n_therm", "sampling.n_therm, training.n_therm"],
+    ),
+    "swept key that is also set": (
+        "{training: {lr: 0.1}, sweep: {lr: [0.2]}}", ["lr stands in the experiment and in its"],
+    ),
+    "one key swept by two names": ("{sweep: {lr: [0.1], training.lr: [0.2]}}", ["lr"]),
+    "value that stands twice": ("{sweep: {seed: [0, 1, 0]}}", ["sweep: seed", "twice"]),
+    "value that stands twice, as 1 and 1.0": ("{sweep: {lr: [1, 1.0]}}", ["lr", "twice"]),
+    "value that is a path": ("{sweep: {source: [a/b]}}", ["sweep: source", "'a/b'", "folder"]),
+    "value that is empty": ("{sweep: {source: ['']}}", ["sweep: source", "''", "folder"]),
+    "value that is a list": ("{sweep: {seed: [[1]]}}", ["sweep: seed", "[1]", "folder"]),
+    "value out of range": ("{sweep: {lr: [0.1, -1.0]}}", ["at lr~-1.0", "training.lr", "greater"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("block", "phrases"), BAD_BLOCKS.values(), ids=BAD_BLOCKS)
+def test_bad_block_is_refused_in_one_line(file: Path, block: str, phrases: list[str]) -> None:
+    sentence = complaint(file, f"study: {block}")
+    assert sentence.startswith(": study: ")
+    for phrase in phrases:
+        assert phrase in sentence
+
+
+BAD_FILES = {
+    "key twice": ("a: {seed: 1}\nb: {}\na: {seed: 2}\n", [", line 3", "'a' stands twice"]),
+    "inner key twice": ("a:\n  seed: 1\n  seed: 1\n", [", line 3", "'seed' stands twice"]),
+    "bad indentation": ("a:\n  seed: 1\n target: {}\n", [", line 3", "not valid YAML"]),
+    "open bracket": ("a: {seed: 1\nb: 2\n", ["not valid YAML"]),
+    "list": ("- a\n", ["mapping", "['a']"]),
+    "empty": ("", ["mapping", "None"]),
+    "alias of nothing": ("a: *b\n", [", line 1", "alias 'b'"]),
+    "inner name that is a truth value": ("a: {no: 2}\n", ["False"]),
+    "list as a key": ("a: {[1, 2]: 3}\n", ["line 1"]),
+    "block as a key": ("{seed: 1}: 3\n", ["line 1"]),
+    "control character": ("a: \x07\n", ["not valid YAML"]),
+    "date that is none": ("a: 2024-13-45\n", []),
+    "unknown tag": ("a: !!python/object:os.system {}\n", [", line 1"]),
+    "name with a space": ("a b: {}\n", ["'a b' cannot name an experiment"]),
+    "name with a slash": ("a/b: {}\n", ["'a/b' cannot name an experiment"]),
+    "name that begins with a digit": ("2d: {}\n", ["'2d' cannot name an experiment"]),
+    "name that is a truth value": ("on: {}\n", ["True"]),
+}
+
+
+@pytest.mark.parametrize(("text", "phrases"), BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_file_is_refused_in_one_line(file: Path, text: str, phrases: list[str]) -> None:
+    sentence = complaint(file, text)
+    for phrase in phrases:
+        assert phrase in sentence
+
+
+def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9\xff")
+    for name in ("latin.yaml", "missing.yaml", "."):
+        with pytest.raises(UserError, match=re.escape(str(tmp_path / name))):
+            read_yaml(tmp_path / name)
+
+
+@hypothesis.settings(
+    max_examples=300, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@given(text=st.text(alphabet="ab:{}[],&*!?|>-'\"#% \n\t<1.0=@`~_/e+T", max_size=12))
+def test_any_text_is_a_mapping_or_refused(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    with contextlib.suppress(UserError):
+        assert isinstance(read_yaml(file), dict)
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+def test_an_empty_block_has_every_default(file: Path) -> None:
+    experiments = load(file, "demo_one:\ntwo: {}\n")
+    for name, experiment in experiments.items():
+        assert experiment == Experiment(name, "neural_rg", {name: RunSettings()})
+        assert not experiment.is_sweep
+    assert [experiment.is_demo for experiment in experiments.values()] == [True, False]
+
+
+def test_anchors_and_merge_keys_work(file: Path) -> None:
+    text = """
+        base: &base {seed: 1, target: &lattice {L: 8, T: 2.0}}
+        same: {<<: *base}
+        changed: {<<: *base, seed: 2}
+        inner: {target: {<<: *lattice, L: 16}}
+        both: {<<: [{seed: 3}, *base]}
+    """
+    runs = {name: e.runs[name] for name, e in load(file, text).items()}
+    assert runs["same"] == runs["base"]
+    assert runs["changed"] == runs["base"].model_copy(update={"seed": 2})
+    assert runs["inner"].target == TargetSettings(L=16, T=2.0)
+    assert (runs["both"].seed, runs["both"].target.L) == (3, 8)
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+
+def test_sweep_is_the_grid_in_the_order_written(file: Path) -> None:
+    block = "{target: {L: 8}, sweep: {training.n_therm: [5, 0], seed: [0, 1], T: [2.0, 3]}}"
+    experiment = load(file, f"study: {block}")["study"]
+    found = [
+        (name, run.training.n_therm, run.seed, run.target.T)
+        for name, run in experiment.runs.items()
+    ]
+    assert found == [
+        (f"study/training.n_therm~{n_therm}_seed~{seed}_T~{T}", n_therm, seed, float(T))
+        for n_therm in (5, 0)
+        for seed in (0, 1)
+        for T in (2.0, 3)
+    ]
+    assert experiment.is_sweep
+    assert {run.target.L for run in experiment.runs.values()} == {8}
+
+
+def test_sweep_of_one_point_is_a_sweep(file: Path) -> None:
+    experiment = load(file, "study: {sweep: {symmetrize: [true]}}")["study"]
+    assert experiment.is_sweep
+    assert list(experiment.runs) == ["study/symmetrize~True"]
+
+
+def test_sweep_over_null_and_words(file: Path) -> None:
+    experiment = load(file, "study: {sweep: {clip_norm: [null, 1.5], weights: [best]}}")["study"]
+    assert [run.training.clip_norm for run in experiment.runs.values()] == [None, 1.5]
+    assert next(iter(experiment.runs)) == "study/clip_norm~None_weights~best"
+
+
+# --- the workflow -------------------------------------------------------------------------------
+
+
+def workflow_of(folder: Path, **texts: str) -> dict[str, Any]:
+    """Write a file per family and return the content of a `config.yaml` that names them."""
+    for family, text in texts.items():
+        (folder / f"{family}.yaml").write_text(text, encoding="utf-8")
+    return {"families": {family: str(folder / f"{family}.yaml") for family in texts}}
+
+
+def test_experiments_of_all_families_by_name(tmp_path: Path) -> None:
+    workflow = workflow_of(tmp_path, neural_rg="one: {}\ntwo: {sweep: {seed: [0, 1]}}\n")
+    experiments = load_workflow(workflow)
+    assert {name: len(e.runs) for name, e in experiments.items()} == {"one": 1, "two": 2}
+    assert load_workflow({}) == {}
+
+
+def test_a_name_in_two_families_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strata.experiments.family_settings", lambda _family: RunSettings)
+    workflow = workflow_of(tmp_path, first="one: {}\n", second="two: {}\none: {}\n")
+    with pytest.raises(UserError, match=r"second\.yaml: one: .* first .*unique across families"):
+        load_workflow(workflow)
+
+
+def names_on_the_command_line() -> Iterator[str]:
+    """Yield what a name on Snakemake's command line could mean instead of an experiment."""
+    yield from ("neural_rg", "exact", "logs")
+    for file in [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")]:
+        yield from re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(set(names_on_the_command_line())))
+def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    workflow = workflow_of(tmp_path, neural_rg=f"{name}: {{}}\n")
+    with pytest.raises(UserError, match=rf"neural_rg\.yaml: {name}: this name is taken"):
+        load_workflow(workflow)
+
+
+@pytest.mark.parametrize("family", ["nerual_rg", "config", "no family", "", "neural_rg.config"])
+def test_an_unknown_family_is_refused(tmp_path: Path, family: str) -> None:
+    with pytest.raises(UserError, match=f"families: .*{family}.*expected .*neural_rg"):
+        load_workflow(workflow_of(tmp_path, **{family: "one: {}\n"}))
+
+
+def test_known_families_have_settings(tmp_path: Path) -> None:
+    assert "neural_rg" in known_families()
+    texts = {family: f"{family[0]}_study: {{}}\n" for family in known_families()}
+    assert len(load_workflow(workflow_of(tmp_path, **texts))) == len(texts)
+
+
+# --- what equals what ---------------------------------------------------------------------------
+
+EQUAL_BLOCKS = [
+    "{seed: 1, target: {L: 8, T: 2.0}}",
+    "{target: {T: 2.0, L: 8}, seed: 1}",
+    "{seed: 1, target: {L: 8, T: 2}}",
+    "{seed: 1, target: {L: 8, T: 20.0e-1}, training: {}}",
+    "\n  seed: 1  # a comment\n  target:\n    L: 8\n    T: 2.0\n    d: 2\n",
+]
+
+
+@pytest.mark.parametrize("block", EQUAL_BLOCKS)
+def test_equal_settings_are_equal_text(file: Path, block: str) -> None:
+    expected, run = only_run(file, EQUAL_BLOCKS[0]), only_run(file, block)
+    assert run.canonical_json() == expected.canonical_json()
+    for stage in RunSettings.stage_sections:
+        assert run.sections_of(stage) == expected.sections_of(stage)

@@ -1,0 +1,541 @@
+"""The loop on learners with known answers, killed and broken in every way it promises to survive.
+
+Run as a script, this file is the stage that the test with real processes starts and kills.
+"""
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from strata import artifacts
+from strata.artifacts import read_h5
+from strata.checkpoints import Checkpoint, load_tensors
+from strata.config import TrainingSettings
+from strata.errors import Interrupted, UserError
+from strata.history import read_history
+from strata.randomness import Generators
+from strata.stages import run_stage
+from strata.training import RunFiles, train_to_files
+
+OnStep = Callable[[int], float]  # called in every training step; gives a factor of the loss
+LR = 0.125
+DIMENSION = 3
+UNEVEN = TrainingSettings(steps=20, lr=0.05, record_every=3, evaluate_every=5, checkpoint_every=7)
+LONG = TrainingSettings(
+    steps=90, lr=0.05, schedule="cosine", record_every=2, evaluate_every=7, checkpoint_every=10
+)
+
+
+def generators() -> Generators:
+    return Generators(0, torch.device("cpu"))
+
+
+def linear_layer() -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, DIMENSION, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
+class Regression:
+    """Least squares on minibatches of a fixed table whose target is pushed by an evolving noise."""
+
+    units: Mapping[str, str] = {"error": "1", "noise": "1"}
+
+    def __init__(
+        self, module: nn.Module, generators: Generators, on_step: OnStep, noise_scale: float
+    ) -> None:
+        self.module = module
+        self.generators = generators
+        self.on_step = on_step
+        self.noise_scale = noise_scale
+        self.noise = torch.zeros(())
+        table = generators.on_cpu("table")
+        self.inputs = torch.randn(64, DIMENSION, generator=table, dtype=torch.float64)
+        self.targets = torch.randn(64, 1, generator=table, dtype=torch.float64)
+
+    def training_step(self, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        factor = self.on_step(step)
+        rows = torch.arange(64)
+        if self.noise_scale:
+            rows = torch.randint(64, (16,), generator=self.generators["rows"])
+        self.noise = 0.9 * self.noise + torch.randn((), generator=self.generators["noise"])
+        targets = self.targets[rows] + self.noise_scale * self.noise
+        loss = (self.module(self.inputs[rows]) - targets).square().mean()
+        return factor * loss, {"noise": self.noise}
+
+    @torch.no_grad()
+    def evaluate(self) -> Mapping[str, Tensor]:
+        rows = torch.randint(64, (48,), generator=self.generators["eval"])
+        return {"error": (self.module(self.inputs[rows]) - self.targets[rows]).square().mean()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"noise": self.noise}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.noise = state["noise"]
+
+
+class Descent:
+    """A plane that falls alike in every direction, where each step of Adam is its learning rate."""
+
+    units: Mapping[str, str] = {"error": "1"}
+
+    def __init__(self, on_step: OnStep, errors: Sequence[float] = ()) -> None:
+        self.module = linear_layer()
+        self.on_step = on_step
+        self.errors = iter(errors)
+        self.path: list[float] = []  # first weight before every step
+
+    def training_step(self, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
+        self.path.append(self.module.weight[0, 0].item())
+        return self.module.weight.sum() * self.on_step(step), {}
+
+    def evaluate(self) -> Mapping[str, Tensor]:
+        weight = self.module.weight.detach()[0, 0]
+        return {"error": torch.as_tensor(next(self.errors, weight)).clone()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        assert not state
+
+
+class Killed(BaseException):
+    """Ends a run where it is, as SIGKILL does: nothing in the loop may catch it."""
+
+
+@dataclass
+class Events:
+    """What happens to a run, once each, at the given steps."""
+
+    planned: dict[int, str] = field(default_factory=dict)
+
+    def __call__(self, step: int) -> float:
+        match self.planned.pop(step, None):
+            case "SIGTERM":
+                os.kill(os.getpid(), signal.SIGTERM)
+            case "SIGKILL":
+                raise Killed
+            case "NaN":
+                return math.nan
+            case "NaN and SIGTERM":
+                os.kill(os.getpid(), signal.SIGTERM)
+                return math.nan
+        return 1.0
+
+
+def quiet(_step: int) -> float:
+    return 1.0
+
+
+def run_files(folder: Path) -> RunFiles:
+    return RunFiles(model=folder / "model.pt", history=folder / "history.h5")
+
+
+def train(folder: Path, learner: Regression | Descent, settings: TrainingSettings) -> None:
+    train_to_files(
+        learner,
+        settings,
+        run_files(folder),
+        settings_json=settings.model_dump_json(),
+        generators=getattr(learner, "generators", generators()),
+        monitor="error",
+    )
+
+
+def regress(
+    folder: Path,
+    settings: TrainingSettings,
+    on_step: OnStep = quiet,
+    *,
+    flat: bool = False,
+    noise_scale: float = 0.3,
+) -> None:
+    module = linear_layer() if flat else nn.Sequential(linear_layer())
+    train(folder, Regression(module, generators(), on_step, noise_scale), settings)
+
+
+def regress_to_the_end(
+    folder: Path, settings: TrainingSettings, planned: Mapping[int, str], *, flat: bool = False
+) -> tuple[bytes, bytes]:
+    """Start the run again after every interruption; return the bytes of its two results."""
+    events = Events(dict(planned))
+    for _ in range(len(planned) + 1):
+        try:
+            regress(folder, settings, events, flat=flat)
+            break
+        except (Interrupted, Killed):
+            continue
+    assert not events.planned, "everything planned should have happened"
+    files = run_files(folder)
+    return files.model.read_bytes(), files.history.read_bytes()
+
+
+def descend(
+    folder: Path, on_step: OnStep = quiet, errors: Sequence[float] = (), **changes: Any
+) -> Descent:
+    settings = {"steps": 20, "lr": LR, "evaluate_every": 5, "checkpoint_every": 5, **changes}
+    learner = Descent(on_step, errors)
+    train(folder, learner, TrainingSettings(**settings))
+    return learner
+
+
+def model_of(folder: Path) -> dict[str, Any]:
+    return load_tensors(run_files(folder).model, "train first")
+
+
+# --- what comes out -----------------------------------------------------------------------------
+
+
+def test_weights_become_the_least_squares_solution(tmp_path: Path) -> None:
+    settings = TrainingSettings(steps=400, lr=0.05, schedule="cosine", evaluate_every=100)
+    regress(tmp_path, settings, flat=True, noise_scale=0.0)
+    table = Regression(linear_layer(), generators(), quiet, 0.0)
+    solution = np.linalg.lstsq(table.inputs.numpy(), table.targets.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(model_of(tmp_path)["last"]["weight"].T, solution, atol=1e-6)
+    loss = read_history(run_files(tmp_path).history, "train")["loss"]
+    residual = np.square(table.inputs.numpy() @ solution - table.targets.numpy()).mean()
+    assert loss[0] == pytest.approx(table.targets.square().mean().item())
+    assert loss[-1] == pytest.approx(residual, abs=1e-10)
+
+
+def test_history_counts_updates_from_one(tmp_path: Path) -> None:
+    descend(tmp_path, steps=11, record_every=3, evaluate_every=4)
+    history = run_files(tmp_path).history
+    recorded, evaluated = read_history(history, "train"), read_history(history, "eval")
+    assert recorded["step"].tolist() == [3, 6, 9]
+    assert evaluated["step"].tolist() == [4, 8, 11]
+    np.testing.assert_allclose(recorded["loss"], -DIMENSION * LR * np.array([2, 5, 8]), rtol=1e-6)
+    np.testing.assert_allclose(recorded["gradient_norm"], math.sqrt(DIMENSION), rtol=1e-6)
+    np.testing.assert_allclose(evaluated["error"], -LR * np.array([4, 8, 11]), rtol=1e-6)
+
+
+def test_a_finished_run_leaves_its_results_alone(tmp_path: Path) -> None:
+    descend(tmp_path)
+    visible = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")]
+    assert sorted(visible) == ["history.h5", "model.pt"]
+    model = model_of(tmp_path)
+    assert (model["last_step"], model["setbacks"], model["seed"]) == (20, 0, 0)
+
+
+def test_best_weights_are_a_copy_from_the_best_evaluation(tmp_path: Path) -> None:
+    descend(tmp_path, errors=[3.0, 1.0, 1.0, 2.0])
+    model = model_of(tmp_path)
+    assert model["best_step"] == 10
+    assert model["best"]["weight"][0, 0].item() == pytest.approx(-10 * LR, rel=1e-6)
+    assert model["last"]["weight"][0, 0].item() == pytest.approx(-20 * LR, rel=1e-6)
+
+
+def test_an_evaluation_that_is_not_a_number_is_never_the_best_for_good(tmp_path: Path) -> None:
+    descend(tmp_path, errors=[math.nan, 2.0, 1.0, math.nan])
+    assert model_of(tmp_path)["best_step"] == 15
+
+
+def test_a_run_without_any_finite_evaluation_has_no_best(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"error was not finite in any evaluation; lower"):
+        descend(tmp_path, errors=[math.nan, math.nan, math.inf, math.nan])
+    assert not run_files(tmp_path).model.exists()
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
+    errors = [3.0, 2.0, 2.0, 2.5, 1.0]
+    learner = descend(tmp_path, errors=errors, steps=1000, checkpoint_every=7, patience=2)
+    model = model_of(tmp_path)
+    assert (model["best_step"], model["last_step"], len(learner.path)) == (10, 20, 20)
+    assert read_history(run_files(tmp_path).history, "eval")["error"].tolist() == errors[:4]
+
+
+# --- how a step is taken ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_schedule_of_the_learning_rate(tmp_path: Path, schedule: str) -> None:
+    learner = descend(tmp_path, schedule=schedule, steps=50)
+    steps = -np.diff([*learner.path, learner.module.weight[0, 0].item()])
+    fraction = np.arange(50) / 50
+    cosine = 0.5 * (1 + np.cos(np.pi * fraction))
+    np.testing.assert_allclose(steps, LR * (cosine if schedule == "cosine" else 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0, 1e-3])
+def test_clipping_bounds_the_gradient_and_records_it_unclipped(
+    tmp_path: Path, clip_norm: float | None
+) -> None:
+    used: list[float] = []
+
+    def note_last_gradient(_step: int) -> float:
+        gradient = learner.module.weight.grad
+        used.extend([] if gradient is None else [gradient.norm().item()])
+        return 2.0
+
+    learner = Descent(note_last_gradient)
+    train(tmp_path, learner, TrainingSettings(steps=5, clip_norm=clip_norm))
+    full = 2.0 * math.sqrt(DIMENSION)
+    bound = full if clip_norm is None else clip_norm
+    assert used == pytest.approx([bound] * 4, rel=1e-5)
+    assert max(used) <= bound * (1 + 1e-12)
+    recorded = read_history(run_files(tmp_path).history, "train")["gradient_norm"]
+    np.testing.assert_allclose(recorded, full)
+
+
+# --- interruptions ------------------------------------------------------------------------------
+
+INTERRUPTIONS = st.dictionaries(
+    st.integers(0, 19), st.sampled_from(["SIGTERM", "SIGKILL"]), min_size=1, max_size=4
+)
+
+
+@hypothesis.settings(max_examples=12)
+@given(
+    planned=INTERRUPTIONS,
+    every=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 8)),
+)
+@example(planned={0: "SIGKILL", 19: "SIGKILL"}, every=(3, 5, 7))
+@example(planned={0: "SIGTERM", 19: "SIGTERM"}, every=(3, 5, 7))
+@example(planned={4: "SIGTERM", 5: "SIGKILL"}, every=(2, 5, 7))  # evaluation
+@example(planned={6: "SIGTERM", 7: "SIGKILL"}, every=(3, 5, 7))  # checkpoint
+@example(planned={9: "SIGTERM", 10: "SIGKILL"}, every=(4, 5, 5))  # both
+def test_interrupted_runs_end_bit_identical(
+    planned: dict[int, str], every: tuple[int, int, int]
+) -> None:
+    record_every, evaluate_every, checkpoint_every = every
+    settings = TrainingSettings(
+        steps=20,
+        lr=0.05,
+        schedule="cosine",
+        clip_norm=1.0,
+        weight_decay=0.01,
+        record_every=record_every,
+        evaluate_every=evaluate_every,
+        checkpoint_every=checkpoint_every,
+    )
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        uninterrupted = regress_to_the_end(Path(one), settings, {})
+        assert regress_to_the_end(Path(other), settings, planned) == uninterrupted
+
+
+@pytest.mark.parametrize("planned", [{8: "SIGTERM"}, {13: "SIGKILL"}])
+def test_a_module_whose_weights_have_one_word_names_ends_bit_identical(
+    tmp_path: Path, planned: dict[int, str]
+) -> None:
+    uninterrupted = regress_to_the_end(tmp_path / "one", UNEVEN, {}, flat=True)
+    assert regress_to_the_end(tmp_path / "other", UNEVEN, planned, flat=True) == uninterrupted
+
+
+@pytest.mark.parametrize("planned", [
+    {8: "NaN", 12: "SIGKILL"}, {8: "NaN", 11: "SIGTERM"}, {8: "NaN and SIGTERM"},
+])  # fmt: skip
+def test_a_run_that_stepped_back_resumes_bit_identical(
+    tmp_path: Path, planned: dict[int, str]
+) -> None:
+    uninterrupted = regress_to_the_end(tmp_path / "one", UNEVEN, {8: "NaN"})
+    assert regress_to_the_end(tmp_path / "other", UNEVEN, planned) == uninterrupted
+    assert model_of(tmp_path / "other")["setbacks"] == 1
+
+
+def test_a_signal_is_answered_with_where_to_go_on(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match=r"SIGTERM .* step 9 .*checkpoint\.pt"):
+        regress(tmp_path, UNEVEN, Events({8: "SIGTERM"}))
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not run_files(tmp_path).model.exists()
+    assert not run_files(tmp_path).history.exists()
+
+
+def test_real_processes_stopped_and_killed_end_bit_identical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(artifacts, "_commit", lambda: "unknown")  # as where there is no git
+    regress(tmp_path / "one", LONG)
+    folder = tmp_path / "other"
+    files = run_files(folder)
+
+    with stage_process(folder) as (process, steps):
+        assert any(step >= LONG.steps // 3 for step in steps)
+        with (
+            pytest.raises(UserError, match=f"process {process.pid}"),
+            Checkpoint(files.checkpoint, "").locked(),
+        ):
+            pass
+        process.terminate()
+    assert process.returncode == 75
+
+    with stage_process(folder) as (process, steps):
+        first = next(steps)
+        assert LONG.steps // 3 <= first < LONG.steps // 2, "it should have gone on"
+        assert any(step >= 2 * LONG.steps // 3 for step in steps)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not files.model.exists()
+
+    regress(folder, LONG)
+    assert f"resuming from step {2 * LONG.steps // 3}" in capsys.readouterr().out
+    for name in ("model.pt", "history.h5"):
+        assert (folder / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+# --- numbers that are not finite ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, -math.inf])
+def test_one_bad_step_is_undone_and_the_learning_rate_halved(
+    tmp_path: Path, factor: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factors = {7: factor}
+    descend(tmp_path, lambda step: factors.pop(step, 1.0))
+    model = model_of(tmp_path)
+    assert model["last"]["weight"][0, 0].item() == pytest.approx(-(5 + 15 / 2) * LR, rel=1e-6)
+    assert (model["last_step"], model["setbacks"]) == (20, 1)
+    assert f"back to step 5 with learning rate {LR / 2:g}" in capsys.readouterr().out
+    history = read_history(run_files(tmp_path).history, "train")
+    assert history["step"].tolist() == list(range(1, 21))
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_bad_gradient_of_a_good_loss_is_noticed(tmp_path: Path) -> None:
+    handles: list[Any] = []
+
+    def spoil_one_gradient(step: int) -> float:
+        if step == 7 and not handles:
+            handles.append(learner.module.weight.register_hook(lambda g: g * math.nan))
+        elif handles:
+            handles[0].remove()
+        return 1.0
+
+    learner = Descent(spoil_one_gradient)
+    train(tmp_path, learner, TrainingSettings(steps=20, checkpoint_every=5))
+    model = model_of(tmp_path)
+    assert model["setbacks"] == 1
+    assert torch.isfinite(model["last"]["weight"]).all()
+
+
+def test_a_run_that_stays_bad_gives_up_after_three_returns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"after 3 returns .* lower training\.lr"):
+        descend(tmp_path, lambda step: math.nan if step >= 7 else 1.0)
+    assert capsys.readouterr().out.count("back to step 5") == 3
+    assert not run_files(tmp_path).model.exists()
+
+
+def test_stopping_at_the_first_bad_number(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not finite by step 10; lower training\.lr"):
+        descend(tmp_path, Events({7: "NaN"}), on_nonfinite="stop")
+    assert not run_files(tmp_path).model.exists()
+
+
+# --- the folder of a run ------------------------------------------------------------------------
+
+
+def test_other_settings_start_afresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = UNEVEN.model_copy(update={"lr": 0.02})
+    with pytest.raises(Interrupted):
+        regress(tmp_path / "used", UNEVEN, Events({15: "SIGTERM"}))
+    used = regress_to_the_end(tmp_path / "used", changed, {})
+    assert "starting afresh" in capsys.readouterr().out
+    assert used == regress_to_the_end(tmp_path / "fresh", changed, {})
+
+
+def test_starting_afresh_forgets_the_live_history_of_before(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        descend(tmp_path, Events({15: "SIGTERM"}))
+    live = tmp_path / "history.live.h5"
+    assert read_history(live, "eval")["step"].tolist() == [5, 10, 15]
+    found: dict[str, np.ndarray] = {"not looked at": np.empty(0)}
+
+    def look(step: int) -> float:
+        if step == 3:
+            found.clear()
+            found.update(read_h5(live) if live.exists() else {})
+        return 1.0
+
+    descend(tmp_path, look, lr=LR / 4)
+    assert not found
+
+
+def test_live_history_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
+    seen: dict[int, list[int]] = {}
+
+    def look(step: int) -> float:
+        if step >= 6:
+            seen[step] = read_history(tmp_path / "history.live.h5", "train")["step"].tolist()
+        return 1.0
+
+    descend(tmp_path, look, record_every=2, checkpoint_every=6, steps=13)
+    assert seen[6] == seen[11] == [2, 4, 6]
+    assert seen[12] == [2, 4, 6, 8, 10, 12]
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        regress(tmp_path, UNEVEN, Events({8: "SIGTERM"}))
+    checkpoint = run_files(tmp_path).checkpoint
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged .*delete it"):
+        regress(tmp_path, UNEVEN)
+
+
+def test_second_run_in_the_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def start_another(step: int) -> float:
+        if step == 8:
+            with pytest.raises(UserError, match="another process") as refusal:
+                regress(tmp_path, UNEVEN)
+            refused.append(str(refusal.value))
+        return 1.0
+
+    regress(tmp_path, UNEVEN, start_another)
+    assert str(tmp_path) in refused[0]
+    assert model_of(tmp_path)["last_step"] == 20
+
+
+# --- the stage that is started and killed -------------------------------------------------------
+
+
+@contextlib.contextmanager
+def stage_process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Iterator[int]]]:
+    """Start this file as a stage; give the process and the steps that it reports."""
+    environment = {**os.environ, "GIT_DIR": os.devnull}  # a commit meanwhile changes nothing
+    command = [sys.executable, __file__, str(folder)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        reports = (line.split() for line in process.stdout)
+        yield process, (int(words[1]) for words in reports if words[0] == "at")
+        for _ in process.stdout:
+            pass
+
+
+def main() -> None:
+    """Train slowly enough to be killed on the way, and say every step."""
+
+    def report(step: int) -> float:
+        print("at", step, flush=True)
+        time.sleep(0.01)
+        return 1.0
+
+    regress(Path(sys.argv[1]), LONG, report)
+
+
+if __name__ == "__main__":
+    run_stage(main)
