@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from strata import artifacts
 from strata.artifacts import read_h5
-from strata.checkpoints import Checkpoint, load_tensors
+from strata.checkpoints import Checkpoint, load_tensors, save_tensors
 from strata.config import TrainingSettings
 from strata.errors import Interrupted, UserError
 from strata.history import read_history
@@ -452,6 +452,22 @@ def test_other_settings_start_afresh(tmp_path: Path, capsys: pytest.CaptureFixtu
     used = regress_to_the_end(tmp_path / "used", changed, {})
     assert "starting afresh" in capsys.readouterr().out
     assert used == regress_to_the_end(tmp_path / "fresh", changed, {})
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A GPU's generators have states of another size, which a CPU's cannot take."""
+    with pytest.raises(Interrupted):
+        regress(tmp_path, UNEVEN, Events({15: "SIGTERM"}))
+    path = run_files(tmp_path).checkpoint
+    state = load_tensors(path, "remedy")
+    generators = {name: torch.zeros(16, dtype=torch.uint8) for name in state["generators"]}
+    save_tensors(path, {**state, "device": "cuda", "generators": generators})
+    regress_to_the_end(tmp_path, UNEVEN, {})
+    said = capsys.readouterr().out
+    assert "was written on cuda" in said
+    assert "resuming from step" in said
 
 
 def test_starting_afresh_forgets_the_live_history_of_before(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Imports neither torch nor numpy.
 import importlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,7 @@ def load_workflow(config: Mapping[str, Any]) -> dict[str, Experiment]:
             means something else on Snakemake's command line.
     """
     workflow = parse(WorkflowSettings, config, "config/config.yaml")
+    taken = RESERVED_NAMES.union(*map(_rule_names, workflow.families))
     experiments: dict[str, Experiment] = {}
     for family, file in workflow.families.items():
         for name, experiment in load_experiments(family, Path(file)).items():
@@ -135,15 +136,16 @@ def load_workflow(config: Mapping[str, Any]) -> dict[str, Experiment]:
                     f"{file}: {name}: the family {experiments[name].family} has an experiment of "
                     "this name; names are unique across families."
                 )
-            if name in RESERVED_NAMES or _is_of_a_family(name, workflow.families):
+            if name in taken:
                 raise UserError(f"{file}: {name}: this name is taken by the workflow itself.")
             experiments[name] = experiment
     return experiments
 
 
-def _is_of_a_family(name: str, families: Iterable[str]) -> bool:
-    """Whether a name is a family's or could be one of its rules': <family>, <family>_<stage>."""
-    return any(name == family or name.startswith(f"{family}_") for family in families)
+def _rule_names(family: str) -> set[str]:
+    """Return what Snakemake's rules of a family are called: <family>, <family>_<stage>."""
+    stages = (*family_settings(family).stage_sections, "exact")
+    return {family, *(f"{family}_{stage}" for stage in stages)}
 
 
 def load_experiments(family: str, path: Path) -> dict[str, Experiment]:

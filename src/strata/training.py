@@ -10,8 +10,6 @@ import contextlib
 import copy
 import math
 import signal
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from strata.artifacts import fingerprint, provenance
 from strata.checkpoints import Checkpoint, save_tensors
@@ -28,10 +25,10 @@ from strata.config import TrainingSettings
 from strata.errors import Interrupted, UserError
 from strata.history import History
 from strata.randomness import Generators
+from strata.reporting import Reporter
 
 MAX_SETBACKS = 3
 SETBACK_LR_FACTOR = 0.5
-SECONDS_BETWEEN_LINES = 10.0
 
 
 @runtime_checkable
@@ -158,7 +155,7 @@ def fit(
     """Minimise the learner's loss; see `train_to_files` for the arguments and errors."""
     run = _Run(learner, settings, checkpoint, history, generators, monitor)
     run.resume()
-    with _stop_signals() as stop, _Reporter(settings.steps, run.progress.step) as report:
+    with _stop_signals() as stop, Reporter(settings.steps, run.progress.step) as report:
         while not run.is_complete():
             run.update()
             report.advance(run.progress.step)
@@ -179,31 +176,26 @@ def fit(
     return run.progress
 
 
+@dataclass
 class _Run:
     """The moving parts of one `fit`."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        settings: TrainingSettings,
-        checkpoint: Checkpoint,
-        history: History,
-        generators: Generators,
-        monitor: str,
-    ) -> None:
-        self.learner = learner
-        self.settings = settings
-        self.checkpoint = checkpoint
-        self.history = history
-        self.generators = generators
-        self.monitor = monitor
-        self.parameters = [p for p in learner.module.parameters() if p.requires_grad]
+    learner: Learner
+    settings: TrainingSettings
+    checkpoint: Checkpoint
+    history: History
+    generators: Generators
+    monitor: str
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.learner.module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
-            self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
+            self.parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
         )
-        self.progress = Progress()
         self._rows: list[dict[str, Tensor]] = []
-        self._health = torch.zeros((), device=generators.device)  # NaN once anything was not finite
+        # NaN once anything was not finite
+        self._health = torch.zeros((), device=self.generators.device)
 
     def is_complete(self) -> bool:
         """Whether all steps are done, or patience is over."""
@@ -285,6 +277,7 @@ class _Run:
                 "module": self.learner.module.state_dict(),
                 "learner": self.learner.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "device": self.generators.device.type,
                 "generators": self.generators.state_dict(),
                 "history": {
                     phase: {name: torch.from_numpy(column) for name, column in table.items()}
@@ -308,7 +301,7 @@ class _Run:
         self.learner.module.load_state_dict(state["module"])
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generators.load_state_dict(state["generators"])
+        self._restore_generators(state)
         self.history.restore(
             {
                 phase: {name: column.numpy() for name, column in table.items()}
@@ -317,6 +310,17 @@ class _Run:
         )
         self._rows.clear()
         self._health = torch.zeros_like(self._health)
+
+    def _restore_generators(self, state: Mapping[str, Any]) -> None:
+        here = self.generators.device.type
+        if state["device"] == here:
+            self.generators.load_state_dict(state["generators"])
+            return
+        print(
+            f"{self.checkpoint.path} was written on {state['device']}: the run goes on here, on "
+            f"{here}, but its random numbers start afresh.",
+            flush=True,
+        )
 
     def step_back(self) -> None:
         """Return to the last good checkpoint with a smaller learning rate, at most three times."""
@@ -359,37 +363,3 @@ def _stop_signals() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Reporter:
-    """A progress bar on a terminal; one plain line now and then in a log file."""
-
-    def __init__(self, steps: int, done: int) -> None:
-        self._steps = steps
-        self._bar = tqdm(
-            total=steps, initial=done, unit="step", disable=not sys.stderr.isatty(), leave=False
-        )
-        self._started, self._first = time.monotonic(), done
-        self._last_line = -math.inf
-
-    def __enter__(self) -> "_Reporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def advance(self, step: int) -> None:
-        """Show that a step is done (or that the run went back)."""
-        self._bar.update(step - self._bar.n)
-
-    def line(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Say how the run goes."""
-        self._bar.set_postfix({name: f"{value:.5g}" for name, value in metrics.items()})
-        now = time.monotonic()
-        recent = now - self._last_line < SECONDS_BETWEEN_LINES
-        if not self._bar.disable or (recent and step < self._steps):
-            return
-        self._last_line = now
-        rate = (now - self._started) / max(1, step - self._first)
-        values = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-        print(f"step {step}/{self._steps}: {values} ({1e3 * rate:.3g} ms a step)", flush=True)

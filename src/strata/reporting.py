@@ -1,0 +1,44 @@
+"""How a training says where it is: a bar on a terminal, a plain line now and then in a log file."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Reporter:
+    """Reports on a run of `steps` steps of which `done` were done before; a context manager."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self._steps = steps
+        self._bar = tqdm(
+            total=steps, initial=done, unit="step", disable=not sys.stderr.isatty(), leave=False
+        )
+        self._started, self._first = time.monotonic(), done
+        self._last_line = -math.inf
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, step: int) -> None:
+        """Show that a step is done (or that the run went back)."""
+        self._bar.update(step - self._bar.n)
+
+    def line(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Say how the run goes."""
+        self._bar.set_postfix({name: f"{value:.5g}" for name, value in metrics.items()})
+        now = time.monotonic()
+        recent = now - self._last_line < SECONDS_BETWEEN_LINES
+        if not self._bar.disable or (recent and step < self._steps):
+            return
+        self._last_line = now
+        rate = (now - self._started) / max(1, step - self._first)
+        values = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
+        print(f"step {step}/{self._steps}: {values} ({1e3 * rate:.3g} ms a step)", flush=True)
