@@ -10,7 +10,7 @@ Imports neither torch nor numpy.
 import importlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but keys are texts, and none stands twice."""
 
 
-def _mapping_of_texts(loader: _StrictLoader, node: yaml.MappingNode) -> dict[str, Any]:
+def _mapping_of_texts(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":

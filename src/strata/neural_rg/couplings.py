@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 INITIAL_STD = 0.01
-CHUNK_OF_PATCHES = 1024  # on the CPU without gradient: its hidden activations stay in the cache
+# On the CPU a block works on so many patches at a time: their hidden activations stay in the cache.
+CHUNK_WITHOUT_GRADIENT = 1024
+CHUNK_WITH_GRADIENT = 4096
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,12 @@ class CouplingStack(nn.Module):
         layers = list(self._layers())
         if inverse:
             layers.reverse()
-        n_patches = patches.shape[1]
-        if torch.is_grad_enabled() or patches.is_cuda or n_patches <= CHUNK_OF_PATCHES:
+        chunk = CHUNK_WITH_GRADIENT if torch.is_grad_enabled() else CHUNK_WITHOUT_GRADIENT
+        if patches.is_cuda or patches.shape[1] <= chunk:
             return _transformed(patches, layers, inverse=inverse)
-        output, log_det = torch.empty_like(patches), patches.new_empty(n_patches)
-        for start in range(0, n_patches, CHUNK_OF_PATCHES):
-            part = slice(start, start + CHUNK_OF_PATCHES)
-            output[:, part], log_det[part] = _transformed(patches[:, part], layers, inverse=inverse)
-        return output, log_det
+        parts = [_transformed(part, layers, inverse=inverse) for part in patches.split(chunk, 1)]
+        outputs, log_dets = zip(*parts, strict=True)
+        return torch.cat(outputs, 1), torch.cat(log_dets)
 
     def _layers(self) -> Iterator[tuple[int, _Layer]]:
         """Yield (index of the half that stays, live weights) in generating order."""
