@@ -6,12 +6,16 @@ Everything happens in a copy of the repository, whose modules can be edited.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from strata.checkpoints import load_tensors
 
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("Snakefile", "workflow", "profiles", "config", "envs", "src")
@@ -46,18 +50,27 @@ class Checkout:
             copy(source, folder / name)
         self.experiments = folder / "config" / "neural_rg.yaml"
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake here and return what it answered, both streams in `stdout`."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder / "src")}
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands here see: this copy's modules, and no repository to name a commit of."""
+        return {**os.environ, "PYTHONPATH": str(self.folder / "src"), "GIT_DIR": os.devnull}
+
+    def started(self, *targets: str) -> subprocess.Popen[str]:
+        """Start Snakemake here, both streams in `stdout`."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "--cores", "2", *targets],
             cwd=self.folder,
-            env=environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake here and return what it answered, both streams in `stdout`."""
+        with self.started(*arguments) as process:
+            answer, _ = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, answer)
 
     def planned(self, *targets: str) -> set[tuple[str, str]]:
         """Return (rule, run or experiment) of every job that a dry run lists."""
@@ -181,6 +194,48 @@ def test_a_failing_stage_shows_its_sentence_and_leaves_no_output(edited: Checkou
     assert not (edited.folder / "results" / "tiny" / "model.pt").exists()
     edited.experiments.write_text(TINY)
     assert edited.snakemake("tiny").returncode == 0
+
+
+# --- interruptions ----------------------------------------------------------------------------
+
+LONG = TINY.replace("steps: 4, batch: 8", "steps: 600, batch: 8, checkpoint_every: 10", 1)
+
+
+def train_killed_by(checkout: Checkout, number: signal.Signals, at_step: int) -> str:
+    """Build the model, kill the training once it has saved this step, and return the answer."""
+    checkpoint = checkout.folder / "results" / "tiny" / "checkpoint.pt"
+    with checkout.started("results/tiny/model.pt") as workflow:
+        while not saved_step(checkpoint) >= at_step:
+            assert workflow.poll() is None, "the training ended before it could be killed"
+            time.sleep(0.02)
+        lock = checkpoint.with_name(".checkpoint.pt.lock").read_text()
+        os.kill(int(lock.removeprefix("process ")), number)
+        answer, _ = workflow.communicate(timeout=120)
+    assert workflow.returncode != 0
+    return answer
+
+
+def saved_step(checkpoint: Path) -> int:
+    return load_tensors(checkpoint, "")["progress"]["step"] if checkpoint.exists() else 0
+
+
+def test_a_training_killed_twice_ends_bit_identical(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    killed, whole = (Checkout(tmp_path_factory.mktemp(name)) for name in ("killed", "whole"))
+    for checkout in (killed, whole):
+        checkout.experiments.write_text(LONG)
+    answer = train_killed_by(killed, signal.SIGTERM, at_step=200)
+    assert "stopped by SIGTERM after saving step" in answer
+    train_killed_by(killed, signal.SIGKILL, at_step=400)
+    for checkout in (killed, whole):
+        answer = checkout.snakemake("results/tiny/loss_acc.pdf").stdout
+        assert "100%" in answer, answer
+    for name in ("model.pt", "history.h5"):
+        files = [checkout.folder / "results" / "tiny" / name for checkout in (killed, whole)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    log = (killed.folder / "results" / "tiny" / "logs" / "train.log").read_text()
+    assert re.search(r"resuming from step [4-5]\d\d", log)
 
 
 # --- the shipped experiments -------------------------------------------------------------------
