@@ -29,6 +29,8 @@ from strata.neural_rg.targets import IsingField
 from strata.randomness import Generators
 
 UNITS = {
+    "loss": "nats",
+    "gradient_norm": "nats",
     "variational": "nats",
     "variational_error": "nats",
     "data": "nats",
