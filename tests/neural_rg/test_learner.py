@@ -307,7 +307,7 @@ def test_training_starts_from_the_free_energy_of_independent_normals() -> None:
 def test_every_metric_has_a_unit_and_no_graph() -> None:
     learner = new_learner(epsilon=1.0)
     metrics = {**learner.training_step(0)[1], **learner.evaluate()}
-    assert set(metrics) == set(UNITS) == set(learner.units)
+    assert {*metrics, "loss", "gradient_norm"} == set(UNITS) == set(learner.units)
     for value in metrics.values():
         assert not value.requires_grad
         assert value.shape == ()
