@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strata.artifacts import read_json
+from strata.artifacts import read_json, write_json
+from strata.config import canonical, sha256
 from strata.verdicts import COLUMNS, Check, main, markdown_table, verdict_rows, write_verdict
 
 finite = st.floats(-1e6, 1e6)
@@ -148,7 +149,7 @@ def gather(results: Path, *more: str) -> tuple[str, list[dict[str, str]]]:
 
 
 def test_table_of_several_runs(results: Path) -> None:
-    markdown, rows = gather(results, "--run", "one", "--run", "two/seed~0", "--not-run", "three")
+    markdown, rows = gather(results, "--run=one=0", "--run=two/seed~0=0", "--run=three=0")
     lines = markdown.splitlines()
     assert len({len(line) for line in lines[:5]}) == 1, "the columns are aligned"
     assert set(lines[1]) == {"|", "-"}
@@ -165,7 +166,15 @@ def test_table_of_several_runs(results: Path) -> None:
 
 
 def test_table_before_any_run(results: Path) -> None:
-    markdown, rows = gather(results, "--not-run", "one", "--not-run", "two")
+    markdown, rows = gather(results, "--run=first=0", "--run=second=0")
     assert "0 of 0 checks passed." in markdown
-    assert "Not run yet: one, two." in markdown
+    assert "Not run yet: first, second." in markdown
     assert rows == []
+
+
+def test_results_of_other_settings_are_named(results: Path) -> None:
+    settings = {"seed": 1, "lr": 0.5}
+    write_json(results / "one" / "settings.json", settings)
+    fresh = f"--run=one={sha256(canonical(settings))}"
+    assert "Made before" not in gather(results, fresh)[0]
+    assert "Made before the settings last changed: one." in gather(results, "--run=one=0")[0]

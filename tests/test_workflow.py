@@ -185,6 +185,14 @@ def test_verdicts_are_printed_and_written(edited: Checkout) -> None:
     assert "Not run yet: later." in table
 
 
+def test_verdicts_train_nothing_and_name_what_is_outdated(edited: Checkout) -> None:
+    edited.experiments.write_text(TINY.replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    answer = edited.snakemake("verdicts")
+    assert answer.returncode == 0, answer.stdout
+    assert "neural_rg" not in answer.stdout.replace("neural_rg.yaml", "")
+    assert "Made before the settings last changed: tiny." in answer.stdout
+
+
 def test_a_failing_stage_shows_its_sentence_and_leaves_no_output(edited: Checkout) -> None:
     edited.experiments.write_text(TINY.replace("lr: 1.0e-3", "lr: 1.0e+30, clip_norm: null", 1))
     answer = edited.snakemake("results/tiny/loss_acc.pdf")

@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from strata.config import sha256
 from strata.errors import UserError
 
 PACKAGES_NAMED = ("strata", "torch", "numpy", "h5py")
@@ -186,7 +187,7 @@ def provenance(
     """Return what a file should say of its origin: settings, seed, commit, versions, device."""
     origin: dict[str, str | int] = {
         "settings": settings_json,
-        "settings_sha256": hashlib.sha256(settings_json.encode()).hexdigest(),
+        "settings_sha256": sha256(settings_json),
         "commit": _commit(),
         "device": device,
         "python": platform.python_version(),

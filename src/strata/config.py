@@ -6,6 +6,7 @@ Imports neither torch nor numpy: every Snakemake call, dry runs included, goes t
 """
 
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,15 +42,21 @@ class RunSettings(Settings):
 
         Equal settings give equal text, whatever the order, comments or number format in the file.
         """
-        return _canonical(self.model_dump(mode="json", include=set(self.stage_sections[stage])))
+        return canonical(self.model_dump(mode="json", include=set(self.stage_sections[stage])))
 
     def canonical_json(self) -> str:
         """Return all settings, defaults included, as canonical JSON."""
-        return _canonical(self.model_dump(mode="json"))
+        return canonical(self.model_dump(mode="json"))
 
 
-def _canonical(content: Any) -> str:
+def canonical(content: Any) -> str:
+    """Return JSON on one line with sorted keys: equal content, equal text."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def sha256(text: str) -> str:
+    """Return the SHA-256 of a text, as hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def setting(default: Any, sentence: str, *, unit: str | None = None, **constraints: Any) -> Any:

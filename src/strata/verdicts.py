@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from strata.artifacts import read_json, write_json, written_beside
+from strata.config import canonical, sha256
 from strata.stages import run_stage
 
 Relation = Literal["equals", "at most", "at least"]
@@ -60,8 +61,10 @@ def verdict_rows(run: str, path: Path) -> list[dict[str, Any]]:
     return [{"run": run, "check": check["name"], **check} for check in checks]
 
 
-def markdown_table(rows: Sequence[Mapping[str, Any]], not_run: Sequence[str]) -> str:
-    """Return the rows as an aligned Markdown table, and a line that names what was not run."""
+def markdown_table(
+    rows: Sequence[Mapping[str, Any]], not_run: Sequence[str], outdated: Sequence[str] = ()
+) -> str:
+    """Return the rows as an aligned Markdown table, and lines that name what it lacks."""
     header = ("run", "check", "measured", "", "expected", "unit", "verdict")
     cells = [header, *(_cells(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
@@ -72,6 +75,8 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], not_run: Sequence[str]) ->
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     failed = sum(not row["passed"] for row in rows)
     lines += ["", f"{len(rows) - failed} of {len(rows)} checks passed."]
+    if outdated:
+        lines += ["", f"Made before the settings last changed: {', '.join(outdated)}."]
     if not_run:
         lines += ["", f"Not run yet: {', '.join(not_run)}."]
     return "\n".join(lines) + "\n"
@@ -100,30 +105,44 @@ def _digits(row: Mapping[str, Any]) -> int:
     return min(MAX_DECIMALS, max([MIN_DECIMALS, *decimals]))
 
 
+def was_made_with(folder: Path, settings_sha256: str) -> bool:
+    """Whether a run's folder holds results of these settings (their canonical JSON's SHA-256)."""
+    path = folder / "settings.json"
+    return not path.exists() or sha256(canonical(read_json(path))) == settings_sha256
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Gather the verdicts of the runs below a results folder."""
+    """Gather the verdicts of the runs below a results folder; write them and print the table."""
     parser = argparse.ArgumentParser(
         description="Gather verdicts into one table.", allow_abbrev=False
     )
     parser.add_argument("--results", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--run", action="append", default=[], help="a run with a verdict.json")
-    parser.add_argument("--not-run", action="append", default=[], help="a run without one")
+    parser.add_argument(
+        "--run", action="append", default=[], metavar="NAME=SHA256", help="a run and its settings"
+    )
     parser.add_argument("--markdown", type=Path, required=True, help="output")
     parser.add_argument("--csv", type=Path, required=True, help="output")
     arguments = parser.parse_args(argv)
-    rows = [
-        row
-        for run in arguments.run
-        for row in verdict_rows(run, arguments.results / run / "verdict.json")
-    ]
+    rows: list[dict[str, Any]] = []
+    not_run, outdated = [], []
+    for name, _, settings_sha256 in (run.rpartition("=") for run in arguments.run):
+        folder = arguments.results / name
+        if not (folder / "verdict.json").exists():
+            not_run.append(name)
+            continue
+        rows += verdict_rows(name, folder / "verdict.json")
+        if not was_made_with(folder, settings_sha256):
+            outdated.append(name)
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    markdown = markdown_table(rows, not_run, outdated)
     with written_beside(arguments.csv) as beside:
         beside.write_text(table.getvalue(), encoding="utf-8")
     with written_beside(arguments.markdown) as beside:
-        beside.write_text(markdown_table(rows, arguments.not_run), encoding="utf-8")
+        beside.write_text(markdown, encoding="utf-8")
+    print(markdown, end="")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
-from strata.config import nearest_names
+from strata.config import nearest_names, sha256
 from strata.errors import UserError
 from strata.experiments import load_workflow
 
@@ -23,7 +23,6 @@ except UserError as error:
 
 RUNS = {name: run for e in EXPERIMENTS.values() for name, run in e.runs.items()}
 FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
-RUNS_WITH_VERDICT = [run for run in RUNS if Path(f"results/{run}/verdict.json").exists()]
 SHARED_FOLDERS = {"exact", "logs"}  # below results/, of no single experiment
 PRODUCTS = {}  # family -> files of every run, filled by rules/<family>.smk
 
@@ -60,6 +59,11 @@ def settings_of_stage(wildcards):
     return RUNS[wildcards.run].sections_of(wildcards.stage)
 
 
+def runs_and_settings(wildcards):
+    """Return what `strata.verdicts` needs to know of every run: its name and its settings' hash."""
+    return [f"--run={name}={sha256(run.canonical_json())}" for name, run in RUNS.items()]
+
+
 def modules(*names):
     """Return the files of modules: inputs of the stages that are cheap to run again."""
     return [os.path.relpath(importlib.util.find_spec(name).origin) for name in names]
@@ -90,7 +94,12 @@ def refuse_unknown_targets():
         if folder not in EXPERIMENTS and folder not in SHARED_FOLDERS and len(rest) != 1:
             known = [*EXPERIMENTS, *([] if rest else rules_known)]
             raise WorkflowError(_no_such("experiment or target", folder, target, known))
-        if folder in EXPERIMENTS and rest[-1] not in products:
+        if folder not in EXPERIMENTS:
+            continue
+        run = "/".join(rest[:2]) if EXPERIMENTS[folder].is_sweep and len(rest) > 2 else folder
+        if run != folder and run not in RUNS:
+            raise WorkflowError(_no_such("run", run, target, RUNS))
+        if rest[-1] not in products:
             raise WorkflowError(_no_such("file of an experiment", rest[-1], target, products))
 
 

@@ -1,7 +1,8 @@
 """What is the same for every family: settings of a run, summary of a sweep, table of verdicts.
 
 Inputs: config/*.yaml; verdict.json and analysis.json of runs.
-Outputs: results/<run>/settings.json, results/<run>/settings/<stage>.json, results/<sweep>/summary.csv, results/verdicts.{md,csv}.
+Outputs: results/<run>/settings.json, results/<run>/settings/<stage>.json,
+results/<sweep>/summary.csv; as a by-product of the target `verdicts`, results/verdicts.{md,csv}.
 """
 
 
@@ -9,7 +10,6 @@ localrules:
     settings,
     stage_settings,
     summary,
-    verdict_table,
     verdicts,
 
 
@@ -62,21 +62,14 @@ rule summary:
         " --summary {output:q} > {log:q} 2>&1"
 
 
-rule verdict_table:
-    """Gather the verdicts of all runs that have one."""
-    input:
-        modules("strata.verdicts"),
-        verdicts=[f"results/{run}/verdict.json" for run in RUNS_WITH_VERDICT],
-    output:
-        markdown="results/verdicts.md",
-        csv="results/verdicts.csv",
+rule verdicts:
+    """Print the verdicts of the runs made so far; runs nothing else."""
     log:
         "results/logs/verdicts.log",
     conda:
         "../../envs/strata.yaml"
     params:
-        run=[f"--run={run}" for run in RUNS_WITH_VERDICT],
-        not_run=[f"--not-run={run}" for run in RUNS if run not in RUNS_WITH_VERDICT],
+        runs=runs_and_settings,
     shell:
-        "python -m strata.verdicts --results results {params.run:q} {params.not_run:q}"
-        " --markdown {output.markdown:q} --csv {output.csv:q} > {log:q} 2>&1"
+        "python -m strata.verdicts --results results {params.runs:q}"
+        " --markdown results/verdicts.md --csv results/verdicts.csv 2> {log:q}"
