@@ -139,7 +139,7 @@ def test_settings_file_round_trip(tmp_path: Path) -> None:
     settings = RunSettings(seed=3, target=TargetSettings(L=16, K=0.44068679350977147))
     path = tmp_path / "settings.json"
     path.write_text(settings.canonical_json(), encoding="utf-8")
-    assert read_settings(RunSettings, path) == settings
+    assert read_settings(RunSettings, path, "train") == settings
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "7", '{"seed": NaN}', '{"seed": "1"}', "\x00"])
@@ -147,12 +147,12 @@ def test_bad_settings_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "settings.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(str(path))):
-        read_settings(RunSettings, path)
+        read_settings(RunSettings, path, "train")
 
 
 def test_missing_settings_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"settings\.json"):
-        read_settings(RunSettings, tmp_path / "settings.json")
+        read_settings(RunSettings, tmp_path / "settings.json", "train")
 
 
 # --- every family -------------------------------------------------------------------------------

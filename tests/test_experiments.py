@@ -21,6 +21,7 @@ from strata.experiments import (
     load_experiments,
     load_workflow,
     read_yaml,
+    workflow_settings,
 )
 from strata.neural_rg.config import RunSettings, TargetSettings
 
@@ -205,16 +206,16 @@ def workflow_of(folder: Path, **texts: str) -> dict[str, Any]:
 
 def test_experiments_of_all_families_by_name(tmp_path: Path) -> None:
     workflow = workflow_of(tmp_path, neural_rg="one: {}\ntwo: {sweep: {seed: [0, 1]}}\n")
-    experiments = load_workflow(workflow)
+    experiments = load_workflow(workflow_settings(workflow))
     assert {name: len(e.runs) for name, e in experiments.items()} == {"one": 1, "two": 2}
-    assert load_workflow({}) == {}
+    assert load_workflow(workflow_settings({})) == {}
 
 
 def test_a_name_in_two_families_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("strata.experiments.family_settings", lambda _family: RunSettings)
     workflow = workflow_of(tmp_path, first="one: {}\n", second="two: {}\none: {}\n")
     with pytest.raises(UserError, match=r"second\.yaml: one: .* first .*unique across families"):
-        load_workflow(workflow)
+        load_workflow(workflow_settings(workflow))
 
 
 def names_on_the_command_line() -> Iterator[str]:
@@ -228,19 +229,19 @@ def names_on_the_command_line() -> Iterator[str]:
 def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
     workflow = workflow_of(tmp_path, neural_rg=f"{name}: {{}}\n")
     with pytest.raises(UserError, match=rf"neural_rg\.yaml: {name}: this name is taken"):
-        load_workflow(workflow)
+        load_workflow(workflow_settings(workflow))
 
 
 @pytest.mark.parametrize("family", ["nerual_rg", "config", "no family", "", "neural_rg.config"])
 def test_an_unknown_family_is_refused(tmp_path: Path, family: str) -> None:
     with pytest.raises(UserError, match=f"families: .*{family}.*expected .*neural_rg"):
-        load_workflow(workflow_of(tmp_path, **{family: "one: {}\n"}))
+        load_workflow(workflow_settings(workflow_of(tmp_path, **{family: "one: {}\n"})))
 
 
 def test_known_families_have_settings(tmp_path: Path) -> None:
     assert "neural_rg" in known_families()
     texts = {family: f"{family[0]}_study: {{}}\n" for family in known_families()}
-    assert len(load_workflow(workflow_of(tmp_path, **texts))) == len(texts)
+    assert len(load_workflow(workflow_settings(workflow_of(tmp_path, **texts)))) == len(texts)
 
 
 # --- what equals what ---------------------------------------------------------------------------

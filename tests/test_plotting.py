@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from strata.errors import UserError
 from strata.plotting import (
     COLORS,
     EXACT_LINE,
@@ -74,7 +75,7 @@ def test_formats_are_what_their_suffix_says(tmp_path: Path) -> None:
 
 
 def test_a_format_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="xyz"):
+    with pytest.raises(UserError, match=r"figure\.xyz: .* \.pdf, \.png"):
         save_figure(example_figure(), [tmp_path / "figure.xyz"])
     assert list(tmp_path.iterdir()) == []
     assert plt.get_fignums() == [], "closed nevertheless"

@@ -34,7 +34,8 @@ def files_of(folder: Path, runs: dict[str, Run]) -> tuple[list[Path], list[Path]
     for name, contents in runs.items():
         (folder / name).mkdir()
         for kind, content in zip(("settings", "analysis"), contents, strict=True):
-            (folder / name / f"{kind}.json").write_text(json.dumps(content))
+            whole = {"quantities": content} if kind == "analysis" else content
+            (folder / name / f"{kind}.json").write_text(json.dumps(whole))
     return (
         [folder / name / "settings.json" for name in runs],
         [folder / name / "analysis.json" for name in runs],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strata.artifacts import read_json, write_json
-from strata.config import canonical, sha256
+from strata.errors import UserError
 from strata.verdicts import COLUMNS, Check, main, markdown_table, verdict_rows, write_verdict
 
 finite = st.floats(-1e6, 1e6)
@@ -173,8 +173,18 @@ def test_table_before_any_run(results: Path) -> None:
 
 
 def test_results_of_other_settings_are_named(results: Path) -> None:
-    settings = {"seed": 1, "lr": 0.5}
-    write_json(results / "one" / "settings.json", settings)
-    fresh = f"--run=one={sha256(canonical(settings))}"
-    assert "Made before" not in gather(results, fresh)[0]
+    path = results / "one" / "verdict.json"
+    write_verdict(path, [check(1.0, "equals", 1.0)], {"settings_sha256": "abc"})
+    assert "Made before" not in gather(results, "--run=one=abc")[0]
     assert "Made before the settings last changed: one." in gather(results, "--run=one=0")[0]
+
+
+def test_a_run_without_its_settings_is_refused(results: Path) -> None:
+    with pytest.raises(UserError, match="expected NAME=SHA256; got 'one'"):
+        gather(results, "--run=one")
+
+
+def test_a_file_that_is_no_verdict_is_named(results: Path) -> None:
+    write_json(results / "one" / "verdict.json", {"checked": []})
+    with pytest.raises(UserError, match=r"verdict\.json holds no checks"):
+        gather(results, "--run=one=0")

@@ -288,7 +288,11 @@ def test_every_profile_is_one_that_snakemake_takes(shipped: Checkout, profile: s
         ("results/mera_L15/loss_acc.pdf", "'mera_L15'.*nearest known: mera_L16"),
         ("mera_L15", "'mera_L15'.*nearest known: mera_L16"),
         ("nural_rg", "'nural_rg'.*nearest known: neural_rg"),
-        ("results/mera_L4/los_acc.pdf", "'los_acc.pdf'.*nearest known: loss_acc.pdf"),
+        ("results/mera_L4/los_acc.pdf", "no file .*nearest known: results/mera_L4/loss_acc.pdf"),
+        ("results/mera_L8", "no file .*'results/mera_L8'.*nearest known: results/mera_L8/"),
+        ("results/mera_L4/seed~0/model.pt", "nearest known: results/mera_L4/model.pt"),
+        ("results/verdcts.md", "'verdcts.md'.*nearest known: verdicts"),
+        ("neural_rg_train", "'neural_rg_train'.*nearest known: neural_rg"),
     ],
 )
 def test_an_unknown_target_is_answered_with_the_nearest(

@@ -154,6 +154,12 @@ def read_h5(path: Path, *needed: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes at the root of an HDF5 file."""
+    with open_h5(path) as file:
+        return dict(file.attrs)
+
+
 def fingerprint(*parts: str | Path) -> str:
     """Return the SHA-256 over texts and the contents of files, in order."""
     digest = hashlib.sha256()

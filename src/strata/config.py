@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from strata.errors import UserError
 
-DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 NUMBER_WITHOUT_POINT = re.compile(r"([+-]?\d+\.?\d*)[eE]([+-]?\d+)")
 ParsedSettings = TypeVar("ParsedSettings", bound="Settings")
+ParsedRun = TypeVar("ParsedRun", bound="RunSettings")
 
 
 class Settings(BaseModel):
@@ -32,10 +33,11 @@ class RunSettings(Settings):
     """All settings of one run. Families derive theirs from it, as `RunSettings` of their `config`.
 
     `stage_sections` names the top-level keys that each stage reads: a change elsewhere re-runs
-    nothing of that stage.
+    nothing of that stage. `shared_stages` are those whose results serve several runs.
     """
 
     stage_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    shared_stages: ClassVar[tuple[str, ...]] = ()
 
     def sections_of(self, stage: str) -> str:
         """Return what the stage reads, as canonical JSON: one line, sorted keys.
@@ -110,8 +112,15 @@ class WorkflowSettings(Settings):
         {}, "Family -> file of its experiments, relative to the working directory."
     )
     device: str = setting(
-        "auto", "Where training and sampling run: auto, cpu, cuda or cuda:<number>.", pattern=DEVICE
+        "auto", "Where training and sampling run: auto, cpu, cuda or cuda:<number>."
     )
+
+    @field_validator("device")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not DEVICE.fullmatch(value):
+            raise ValueError(f"expected auto, cpu, cuda or cuda:<number>; got {value!r}.")
+        return value
 
 
 def key_paths(model: type[BaseModel]) -> Iterable[tuple[str, ...]]:
@@ -177,11 +186,12 @@ def nearest_names(name: str, known: Iterable[str], *, cutoff: float = 0.0) -> li
     return difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=cutoff)
 
 
-def read_settings(model: type[ParsedSettings], path: Path) -> ParsedSettings:
-    """Return the settings of a run from its `settings.json`.
+def read_settings(model: type[ParsedRun], path: Path, stage: str) -> ParsedRun:
+    """Return what a stage reads of a run's settings, from `settings/<stage>.json` or all of them.
 
     Raises:
-        UserError: the file is missing, is not JSON, or does not fit the model.
+        UserError: the file is missing, is not JSON, does not fit the model, or lacks a section that
+            the stage reads.
     """
     try:
         block = json.loads(path.read_text(encoding="utf-8"))
@@ -189,4 +199,11 @@ def read_settings(model: type[ParsedSettings], path: Path) -> ParsedSettings:
         raise UserError(f"{path}: cannot be read as settings ({error}).") from error
     if not isinstance(block, dict):
         raise UserError(f"{path}: expected settings by name; got {block!r}.")
-    return parse(model, block, str(path))
+    settings = parse(model, block, str(path))
+    missing = [section for section in model.stage_sections[stage] if section not in block]
+    if missing:
+        raise UserError(
+            f"{path}: the stage {stage} reads {' and '.join(missing)}, which this file lacks; name "
+            "the settings of this stage."
+        )
+    return settings

@@ -5,6 +5,7 @@ import re
 
 import torch
 
+from strata.config import DEVICE
 from strata.errors import UserError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -16,7 +17,7 @@ def resolve_device(request: str) -> tuple[torch.device, str]:
     Raises:
         UserError: an unknown word, or a GPU that is not there.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", request):
+    if not DEVICE.fullmatch(request):
         raise UserError(f"device: expected auto, cpu, cuda or cuda:<number>; got {request!r}.")
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if request == "auto":

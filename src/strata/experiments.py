@@ -24,8 +24,7 @@ EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 SWEPT_VALUE = re.compile(r"[A-Za-z0-9.+-]+")
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
 RESERVED_NAMES = frozenset(
-    {"all", "demo", "verdicts", "verdict_table", "settings", "stage_settings", "summary"}
-    | {"exact", "logs"}
+    {"all", "demo", "verdicts", "settings", "stage_settings", "summary"} | {"exact", "logs"}
 )
 
 
@@ -119,14 +118,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_workflow(config: Mapping[str, Any]) -> dict[str, Experiment]:
-    """Return the experiments of all families by name, given the content of `config/config.yaml`.
+def workflow_settings(config: Mapping[str, Any]) -> WorkflowSettings:
+    """Return the content of `config/config.yaml`, checked.
+
+    Raises:
+        UserError: see `strata.config.parse`.
+    """
+    return parse(WorkflowSettings, config, "config/config.yaml")
+
+
+def load_workflow(workflow: WorkflowSettings) -> dict[str, Experiment]:
+    """Return the experiments of all families by name.
 
     Raises:
         UserError: see `load_experiments`; also for a name that stands in two families, or that
             means something else on Snakemake's command line.
     """
-    workflow = parse(WorkflowSettings, config, "config/config.yaml")
     taken = RESERVED_NAMES.union(*map(_rule_names, workflow.families))
     experiments: dict[str, Experiment] = {}
     for family, file in workflow.families.items():
@@ -144,7 +151,8 @@ def load_workflow(config: Mapping[str, Any]) -> dict[str, Experiment]:
 
 def _rule_names(family: str) -> set[str]:
     """Return what Snakemake's rules of a family are called: <family>, <family>_<stage>."""
-    stages = (*family_settings(family).stage_sections, "exact")
+    model = family_settings(family)
+    stages = (*model.stage_sections, *model.shared_stages)
     return {family, *(f"{family}_{stage}" for stage in stages)}
 
 
@@ -192,7 +200,7 @@ def _sweep_axes(
     if not isinstance(sweep, dict) or not sweep:
         raise UserError(f"{context}: sweep: expected keys with lists of values; got {sweep!r}.")
     places = list(key_paths(model))
-    axes = {}
+    axes: dict[str, tuple[tuple[str, ...], list[Any]]] = {}
     for key, values in sweep.items():
         parts = tuple(str(key).split("."))
         matches = [place for place in places if place[-len(parts) :] == parts]
@@ -210,6 +218,9 @@ def _sweep_axes(
                 )
         if any(first == second for first, second in itertools.combinations(values, 2)):
             raise UserError(f"{context}: sweep: {key}: a value stands twice in {values!r}.")
+        other = next((name for name, (place, _) in axes.items() if place == matches[0]), None)
+        if other is not None:
+            raise UserError(f"{context}: sweep: {other} and {key} are one setting.")
         axes[str(key)] = (matches[0], values)
     return axes
 

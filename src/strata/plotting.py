@@ -1,7 +1,7 @@
 """How figures look, and how they are saved.
 
-Conventions: widths of a journal column (85 mm) or page; colours of Okabe and Ito, told apart by
-colour-blind readers; the exact answer is always the dashed black line. Equal data, equal bytes.
+Conventions: a figure is as wide as a journal column (85 mm); colours of Okabe and Ito, told apart
+by colour-blind readers; the exact answer is always the dashed black line. Equal data, equal bytes.
 """
 
 import functools
@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from strata.artifacts import written_beside
+from strata.errors import UserError
 
 COLUMN_WIDTH = 3.35  # inches
-PAGE_WIDTH = 6.9
 RASTER_DPI = 200
+FORMATS = (".pdf", ".png", ".svg")
 COLORS = {
     "blue": "#0072B2",
     "orange": "#E69F00",
@@ -100,6 +101,10 @@ def plain_log_axis(panel: Axes) -> None:
 
 def save_figure(figure: Figure, paths: Sequence[Path]) -> None:
     """Write the figure to every path (the suffix says the format), and close it."""
+    unknown = [path for path in paths if path.suffix not in FORMATS]
+    if unknown:
+        plt.close(figure)
+        raise UserError(f"{unknown[0]}: a figure's name ends in {', '.join(FORMATS)}.")
     undated = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}
     try:
         for path in paths:

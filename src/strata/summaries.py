@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from strata.artifacts import read_json, written_beside
+from strata.quantities import read_analysis
 from strata.stages import run_stage
 
 
@@ -22,7 +23,7 @@ def summary(settings_files: Sequence[Path], analysis_files: Sequence[Path]) -> p
     rows = []
     for block, path in zip(settings, analysis_files, strict=True):
         row = {"run": path.parent.name, **{key: block[key] for key in varied}}
-        for name, entry in read_json(path).items():
+        for name, entry in read_analysis(path).items():
             row[name] = entry["value"]
             if entry["error"] is not None:
                 row[f"{name}_error"] = entry["error"]

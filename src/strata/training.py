@@ -10,7 +10,7 @@ import contextlib
 import copy
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -98,19 +98,23 @@ def train_to_files(
     settings_json: str,
     generators: Generators,
     monitor: str,
+    inputs: Sequence[Path] = (),
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Train with Adam, write `history.h5` and `model.pt`, then drop the checkpoint.
+    """Train, write `history.h5` and `model.pt`, then drop the checkpoint.
 
     Args:
         settings_json: canonical JSON of all settings that the run depends on; with another text
             (another learning rate, say) an old checkpoint is not resumed.
+        inputs: files that the run depends on, likewise.
+        optimizer: by default Adam; its learning rate is set at every step.
         monitor: the evaluated metric whose smallest value marks the best weights.
 
     Raises:
         UserError: the loss does not stay finite; the checkpoint is damaged or in use.
         Interrupted: stopped by a signal; everything is saved.
     """
-    checkpoint = Checkpoint(files.checkpoint, fingerprint(settings_json))
+    checkpoint = Checkpoint(files.checkpoint, fingerprint(settings_json, *inputs))
     history = History(files.history, {"loss": "1", "gradient_norm": "1", **learner.units})
     device = str(generators.device)
     with checkpoint.locked():
@@ -121,6 +125,7 @@ def train_to_files(
             history=history,
             generators=generators,
             monitor=monitor,
+            optimizer=optimizer,
         )
         if not math.isfinite(progress.best_value):
             raise UserError(
@@ -151,9 +156,13 @@ def fit(
     history: History,
     generators: Generators,
     monitor: str,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Progress:
     """Minimise the learner's loss; see `train_to_files` for the arguments and errors."""
-    run = _Run(learner, settings, checkpoint, history, generators, monitor)
+    optimizer = optimizer or torch.optim.Adam(
+        learner.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    run = _Run(learner, settings, checkpoint, history, generators, monitor, optimizer)
     run.resume()
     with _stop_signals() as stop, Reporter(settings.steps, run.progress.step) as report:
         while not run.is_complete():
@@ -186,13 +195,11 @@ class _Run:
     history: History
     generators: Generators
     monitor: str
+    optimizer: torch.optim.Optimizer
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.learner.module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
-        )
         self._rows: list[dict[str, Tensor]] = []
         # NaN once anything was not finite
         self._health = torch.zeros((), device=self.generators.device)

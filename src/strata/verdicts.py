@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from strata.artifacts import read_json, write_json, written_beside
-from strata.config import canonical, sha256
+from strata.errors import UserError
 from strata.stages import run_stage
 
 Relation = Literal["equals", "at most", "at least"]
@@ -46,19 +46,34 @@ class Check:
         return bool(excess <= self.tolerance)
 
 
-def write_verdict(path: Path, checks: Sequence[Check]) -> None:
-    """Write `verdict.json`: the checks, and whether all of them passed."""
+def write_verdict(
+    path: Path, checks: Sequence[Check], origin: Mapping[str, Any] | None = None
+) -> None:
+    """Write `verdict.json`: the checks, whether all of them passed, and the run's provenance."""
     content = {
         "passed": all(check.passed for check in checks),
         "checks": [{**asdict(check), "passed": check.passed} for check in checks],
+        "provenance": origin or {},
     }
     write_json(path, content)
 
 
+def read_verdict(path: Path) -> dict[str, Any]:
+    """Return the content of a `verdict.json`.
+
+    Raises:
+        UserError: the file is missing, or is something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or "checks" not in content:
+        raise UserError(f"{path} holds no checks; analyze the run again.")
+    verdict: dict[str, Any] = content
+    return verdict
+
+
 def verdict_rows(run: str, path: Path) -> list[dict[str, Any]]:
     """Return one row per check of a run's `verdict.json`."""
-    checks = read_json(path)["checks"]
-    return [{"run": run, "check": check["name"], **check} for check in checks]
+    return [{"run": run, "check": check["name"], **check} for check in read_verdict(path)["checks"]]
 
 
 def markdown_table(
@@ -105,12 +120,6 @@ def _digits(row: Mapping[str, Any]) -> int:
     return min(MAX_DECIMALS, max([MIN_DECIMALS, *decimals]))
 
 
-def was_made_with(folder: Path, settings_sha256: str) -> bool:
-    """Whether a run's folder holds results of these settings (their canonical JSON's SHA-256)."""
-    path = folder / "settings.json"
-    return not path.exists() or sha256(canonical(read_json(path))) == settings_sha256
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather the verdicts of the runs below a results folder; write them and print the table."""
     parser = argparse.ArgumentParser(
@@ -126,12 +135,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     not_run, outdated = [], []
     for name, _, settings_sha256 in (run.rpartition("=") for run in arguments.run):
-        folder = arguments.results / name
-        if not (folder / "verdict.json").exists():
+        if not name:
+            raise UserError(f"--run: expected NAME=SHA256; got {settings_sha256!r}.")
+        path = arguments.results / name / "verdict.json"
+        if not path.exists():
             not_run.append(name)
             continue
-        rows += verdict_rows(name, folder / "verdict.json")
-        if not was_made_with(folder, settings_sha256):
+        rows += verdict_rows(name, path)
+        if read_verdict(path)["provenance"].get("settings_sha256") != settings_sha256:
             outdated.append(name)
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")

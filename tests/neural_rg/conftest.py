@@ -33,6 +33,9 @@ ARGUMENTS = {  # stage -> its inputs and outputs
     "analyze": ("settings", "samples", "exact", "analysis", "verdict"),
     "plot": ("settings", "history", "exact", "figure", "image"),
 }
+EVERY_SECTION: dict[str, Any] = {
+    "seed": 0, "target": {}, "flow": {}, "training": {}, "sampling": {}, "expected": {},
+}  # fmt: skip
 MINIATURE: dict[str, dict[str, Any]] = {
     "target": {"L": 4},
     "flow": {"n_layers": 2, "hidden_scale": 8, "hidden_shift": 8},
@@ -116,7 +119,7 @@ def run_folder(folder: Path, changes: Mapping[str, Any]) -> RunFolder:
         else changes[key]
         for key in MINIATURE.keys() | changes.keys()
     }
-    (folder / FILES["settings"]).write_text(json.dumps(block))
+    (folder / FILES["settings"]).write_text(json.dumps({**EVERY_SECTION, **block}))
     return RunFolder(folder)
 
 

@@ -16,10 +16,12 @@ import pytest
 
 from strata import verdicts
 from strata.artifacts import read_h5, read_json, write_h5
+from strata.config import sha256
 from strata.errors import UserError
 from strata.neural_rg import analyze as stage
 from strata.neural_rg.config import ExpectedSettings
 from strata.neural_rg.sample import UNITS
+from strata.quantities import read_analysis
 
 NewRun = Callable[..., Any]
 Draw = Callable[[np.random.Generator], np.ndarray]
@@ -189,7 +191,7 @@ def test_quantities_are_those_of_the_closed_forms() -> None:
     for name, (value, error) in alone.items():
         assert abs(found[name]["value"] - value) < 4 * error
         assert found[name]["error"] is None
-    assert set(found) == {*expected, *alone}
+    assert set(found) == {*expected, *alone, "chain_length_over_tau"}
     units = {entry["unit"] for entry in found.values()}
     assert units == {"nats", "%", "1", "steps"}
 
@@ -201,11 +203,12 @@ def test_without_an_exact_magnetization_it_is_neither_reported_nor_checked() -> 
     assert "magnetization_squared_chain" in quantities
     names = [check.name for check in stage.checks(quantities, ExpectedSettings())]
     assert not any("m^2" in name for name in names)
-    assert len(names) == 3
+    assert len(names) == 4
 
 
 BOUND, IMPORTANCE = "variational bound on -ln Z_x", "importance-sampled -ln Z_x"
 SIGN, M2 = "share of positive magnetization", "<m^2> of the chains"
+LENGTH = "length of the chains over tau"
 EXPECTED = ExpectedSettings(gap=0.3, acceptance=0.25, source="a test")
 
 
@@ -220,6 +223,7 @@ def quantities_at(**values: float) -> dict[str, dict[str, Any]]:
         "magnetization_squared_chain": 0.76,
         "exact_magnetization_squared": 0.76,
         "acceptance": 0.3,
+        "chain_length_over_tau": 5.0,
     }
     return {
         name: {"value": value, "error": 0.01, "unit": "1"}
@@ -241,6 +245,7 @@ def quantities_at(**values: float) -> dict[str, dict[str, Any]]:
     ({"magnetization_squared_chain": 0.789}, set()),
     ({"magnetization_squared_chain": 0.791}, {M2}),
     ({"magnetization_squared_chain": 0.729}, {M2}),
+    ({"chain_length_over_tau": 4.99}, {LENGTH}),
     ({"gap": 0.301}, {"gap"}),
     ({"gap": -0.1}, set()),
     ({"acceptance": 0.249}, {"acceptance"}),
@@ -248,7 +253,8 @@ def quantities_at(**values: float) -> dict[str, dict[str, Any]]:
 ])  # fmt: skip
 def test_checks_flip_at_their_tolerances(values: Mapping[str, float], failed: set[str]) -> None:
     found = stage.checks(quantities_at(**values), EXPECTED)
-    assert {check.name for check in found} == {BOUND, IMPORTANCE, SIGN, M2, "gap", "acceptance"}
+    expected = {BOUND, IMPORTANCE, SIGN, LENGTH, M2, "gap", "acceptance"}
+    assert {check.name for check in found} == expected
     assert {check.name for check in found if not check.passed} == failed
     by_name = {check.name: check for check in found}
     assert by_name["gap"].source == by_name["acceptance"].source == "a test"
@@ -256,13 +262,15 @@ def test_checks_flip_at_their_tolerances(values: Mapping[str, float], failed: se
 
 def test_what_is_not_expected_is_not_checked() -> None:
     names = {check.name for check in stage.checks(quantities_at(), ExpectedSettings())}
-    assert names == {BOUND, IMPORTANCE, SIGN, M2}
+    assert names == {BOUND, IMPORTANCE, SIGN, LENGTH, M2}
 
 
 def with_files(run: Any, arrays: Mapping[str, np.ndarray], exact: Mapping[str, Any] = EXACT) -> Any:
     """Put the inputs of the stage into a run's folder."""
-    write_h5(run.path("samples"), arrays, units=UNITS, attributes={})
-    write_h5(run.path("exact"), exact, units=dict.fromkeys(exact, "1"), attributes={})
+    origin = {"settings": run.settings.sections_of("sample")}
+    write_h5(run.path("samples"), arrays, units=UNITS, attributes=origin)
+    asked = run.settings.target.solve_options
+    write_h5(run.path("exact"), exact, units=dict.fromkeys(exact, "1"), attributes=asked)
     return run
 
 
@@ -271,11 +279,13 @@ def test_stage_writes_the_quantities_and_a_verdict(
 ) -> None:
     run = with_files(new_run(expected={"gap": 0.01}), samples())
     run.run("analyze")
-    analysis, verdict = read_json(run.path("analysis")), read_json(run.path("verdict"))
+    analysis, verdict = read_analysis(run.path("analysis")), read_json(run.path("verdict"))
     assert analysis == stage.analyze(read_h5(run.path("samples")), EXACT)
     assert {c["name"]: c["passed"] for c in verdict["checks"]} == {
-        BOUND: True, IMPORTANCE: True, SIGN: True, M2: True, "gap": False,
+        BOUND: True, IMPORTANCE: True, SIGN: True, LENGTH: True, M2: True, "gap": False,
     }  # fmt: skip
+    made_with = sha256(run.settings.canonical_json())
+    assert verdict["provenance"]["settings_sha256"] == made_with
     assert verdict["passed"] is False, "a failed check is a result"
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == list(analysis)
@@ -290,7 +300,8 @@ def test_weights_that_are_not_finite_are_a_failed_verdict(broken: float, new_run
     arrays["model/log_weight"][3, 2] = broken
     run = with_files(new_run(), arrays)
     run.run("analyze")
-    analysis = json.loads(run.path("analysis").read_text(), parse_constant=pytest.fail)
+    content = json.loads(run.path("analysis").read_text(), parse_constant=pytest.fail)
+    analysis = content["quantities"]
     assert analysis["variational_free_energy"]["value"] is None
     assert analysis["acceptance"]["value"] is not None
     verdict = read_json(run.path("verdict"))
@@ -299,7 +310,7 @@ def test_weights_that_are_not_finite_are_a_failed_verdict(broken: float, new_run
     table, rows = run.folder / "verdicts.md", run.folder / "verdicts.csv"
     arguments = {
         "results": run.folder.parent,
-        "run": run.folder.name,
+        "run": f"{run.folder.name}=0",
         "markdown": table,
         "csv": rows,
     }
@@ -325,3 +336,14 @@ def test_a_missing_input_is_named(new_run: NewRun) -> None:
     run = new_run()
     with pytest.raises(UserError, match=r"samples\.h5 does not exist"):
         run.run("analyze")
+
+
+@pytest.mark.parametrize("stage_name", ["analyze", "plot"])
+def test_the_exact_answer_of_another_temperature_is_refused(
+    stage_name: str, trained: Any, new_run: NewRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_run(target={"L": 4, "T": 2.0}).solve()
+    run = new_run(target={"L": 4, "T": 3.0})
+    inputs = {name: trained.path(name) for name in ("samples", "history")}
+    assert run.status(stage_name, **inputs) == 2
+    assert "is the exact answer for coupling 0.5" in capsys.readouterr().err

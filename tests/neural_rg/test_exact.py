@@ -18,8 +18,8 @@ from strata.neural_rg.chain import (
     log_partition_chain,
     magnetization_squared_chain,
 )
+from strata.neural_rg.config import CRITICAL_TEMPERATURE
 from strata.neural_rg.exact import (
-    CRITICAL_TEMPERATURE,
     density_of_states,
     enumerate_states,
     exact_values,

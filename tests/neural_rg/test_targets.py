@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from strata.neural_rg.config import CRITICAL_TEMPERATURE
 from strata.neural_rg.exact import (
-    CRITICAL_TEMPERATURE,
     enumerate_states,
     kernel_offset,
     log_partition_field,

@@ -11,19 +11,19 @@ from snakemake.exceptions import WorkflowError
 
 from strata.config import nearest_names, sha256
 from strata.errors import UserError
-from strata.experiments import load_workflow
+from strata.experiments import load_workflow, workflow_settings
 
 # Jobs start `python` of the environment that Snakemake itself runs in, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
 
 try:
-    EXPERIMENTS = load_workflow(config)
+    WORKFLOW = workflow_settings(config)
+    EXPERIMENTS = load_workflow(WORKFLOW)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RUNS = {name: run for e in EXPERIMENTS.values() for name, run in e.runs.items()}
 FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
-SHARED_FOLDERS = {"exact", "logs"}  # below results/, of no single experiment
 PRODUCTS = {}  # family -> files of every run, filled by rules/<family>.smk
 
 
@@ -84,23 +84,22 @@ def refuse_unknown_targets():
     Raises:
         WorkflowError: with the nearest known names.
     """
-    rules_known = {rule.name for rule in workflow.rules}
-    products = {Path(output).name for rule in workflow.rules for output in rule.output}
+    names = [known.name for known in workflow.rules if not known.has_wildcards()]
     for target in requested_targets():
-        first, *rest = PurePath(target).parts
-        if target in rules_known or (first != "results" and rest):
+        if target in names or Path(target).is_file():
             continue
-        folder = rest[0] if rest else first
-        if folder not in EXPERIMENTS and folder not in SHARED_FOLDERS and len(rest) != 1:
-            known = [*EXPERIMENTS, *([] if rest else rules_known)]
-            raise WorkflowError(_no_such("experiment or target", folder, target, known))
+        if any(known.is_producer(target) for known in workflow.rules):
+            continue
+        folder = (PurePath(target).parts[1:] or PurePath(target).parts)[0]
         if folder not in EXPERIMENTS:
-            continue
-        run = "/".join(rest[:2]) if EXPERIMENTS[folder].is_sweep and len(rest) > 2 else folder
-        if run != folder and run not in RUNS:
-            raise WorkflowError(_no_such("run", run, target, RUNS))
-        if rest[-1] not in products:
-            raise WorkflowError(_no_such("file of an experiment", rest[-1], target, products))
+            what, asked, known = "experiment or target", folder, names
+        else:
+            what, asked, known = "file", target, files_of(EXPERIMENTS[folder])
+        raise WorkflowError(
+            f"There is no {what} called {asked!r} (asked for: {target}); nearest known: "
+            f"{', '.join(nearest_names(asked, known))}. Experiments are defined in "
+            f"{', '.join(WORKFLOW.families.values())}."
+        )
 
 
 def requested_targets():
@@ -112,11 +111,3 @@ def requested_targets():
         return []
     arguments, _ = get_argument_parser().parse_known_args(sys.argv[1:])
     return sorted(map(str, arguments.targets or ()))
-
-
-def _no_such(what, name, target, known):
-    return (
-        f"There is no {what} called {name!r} (asked for: {target}); nearest known: "
-        f"{', '.join(nearest_names(name, known))}. Experiments are defined in "
-        f"{', '.join(config['families'].values())}."
-    )

@@ -6,7 +6,16 @@ loss_acc.{pdf,png}; per lattice and coupling: results/exact/*.h5.
 Steps: exact, train -> sample -> analyze, plot.
 """
 
-PRODUCTS["neural_rg"] = ["settings.json", "loss_acc.pdf", "loss_acc.png", "verdict.json"]
+PRODUCTS["neural_rg"] = [
+    "settings.json",
+    "history.h5",
+    "model.pt",
+    "samples.h5",
+    "analysis.json",
+    "verdict.json",
+    "loss_acc.pdf",
+    "loss_acc.png",
+]
 
 LATTICES = {
     Path(RUNS[run].target.exact_file).stem: RUNS[run].target
@@ -63,7 +72,7 @@ rule neural_rg_train:
     resources:
         mem_mb=4000,
         runtime=2880,
-        device=config.get("device", "auto"),
+        device=WORKFLOW.device,
     shell:
         "python -m strata.neural_rg.train --settings {input.settings:q}"
         " --history {output.history:q} --model {output.model:q}"
@@ -87,7 +96,7 @@ rule neural_rg_sample:
     resources:
         mem_mb=4000,
         runtime=240,
-        device=config.get("device", "auto"),
+        device=WORKFLOW.device,
     shell:
         "python -m strata.neural_rg.sample --settings {input.settings:q}"
         " --model {input.model:q} --samples {output.samples:q}"

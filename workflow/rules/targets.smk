@@ -7,7 +7,7 @@ rule demo:
         everything_of(experiment for experiment in EXPERIMENTS.values() if experiment.is_demo),
 
 
-for family in config["families"]:
+for family in WORKFLOW.families:
 
     rule:
         name:

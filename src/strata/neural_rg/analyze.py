@@ -4,16 +4,18 @@ Conventions: w = pi~(x) / p(x); free energies are -ln Z_x of the continuous fiel
 whole lattice. Errors are one standard error. Imports no torch.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from strata.artifacts import read_h5, write_json
-from strata.config import read_settings
+from strata.artifacts import provenance, read_attributes, read_h5
+from strata.config import canonical, read_settings
 from strata.neural_rg.config import ExpectedSettings, RunSettings
+from strata.neural_rg.exact import read_exact
+from strata.quantities import Quantity, quantity, write_analysis
 from strata.stages import run_stage, stage_arguments
 from strata.verdicts import Check, write_verdict
 
@@ -27,6 +29,7 @@ MEASURED = (
     "chain/magnetization_squared",
 )
 ERRORS_ALLOWED = 3.0
+MIN_CHAIN_LENGTH = 5.0  # in autocorrelation times
 SIGN_IMBALANCE_ALLOWED = 0.05
 
 
@@ -79,10 +82,9 @@ def fraction(flags: Bool[np.ndarray, "steps chains"]) -> Estimate:
 
 def analyze(
     samples: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Quantity]:
     """Return quantity -> value, error, unit."""
-    series = {name: array for name, array in samples.items() if array.ndim == 2}
-    floats = {n: a.astype(float) for n, a in series.items() if a.dtype != bool}
+    floats = {name: samples[name].astype(float) for name in MEASURED}
     log_weight = floats["model/log_weight"]
     model_m2 = floats["model/magnetization_squared"]
     chain_m2 = floats["chain/magnetization_squared"]
@@ -90,35 +92,34 @@ def analyze(
     bound, bound_error = variational_free_energy(log_weight)
     gap = bound - exact_free_energy
 
-    def entry(value: float, error: float | None, unit: str) -> dict[str, Any]:
-        return {"value": value, "error": error, "unit": unit}
-
     quantities = {
-        "exact_free_energy": entry(exact_free_energy, None, "nats"),
-        "variational_free_energy": entry(bound, bound_error, "nats"),
-        "gap": entry(gap, bound_error, "nats"),
-        "gap_percent": entry(
+        "exact_free_energy": quantity(exact_free_energy, None, "nats"),
+        "variational_free_energy": quantity(bound, bound_error, "nats"),
+        "gap": quantity(gap, bound_error, "nats"),
+        "gap_percent": quantity(
             100 * gap / abs(exact_free_energy), 100 * bound_error / abs(exact_free_energy), "%"
         ),
-        "importance_free_energy": entry(*importance_free_energy(log_weight), "nats"),
-        "log_weight_std": entry(float(log_weight.std(ddof=1)), None, "nats"),
-        "effective_sample_fraction": entry(effective_sample_fraction(log_weight), None, "1"),
-        "acceptance": entry(*chain_mean(series["chain/accepted"].astype(float)), "1"),
-        "magnetization_squared_model": entry(
+        "importance_free_energy": quantity(*importance_free_energy(log_weight), "nats"),
+        "log_weight_std": quantity(float(log_weight.std(ddof=1)), None, "nats"),
+        "effective_sample_fraction": quantity(effective_sample_fraction(log_weight), None, "1"),
+        "acceptance": quantity(*chain_mean(floats["chain/accepted"]), "1"),
+        "magnetization_squared_model": quantity(
             float(model_m2.mean()), float(model_m2.std(ddof=1)) / math.sqrt(model_m2.size), "1"
         ),
-        "magnetization_squared_reweighted": entry(*reweighted_mean(model_m2, log_weight), "1"),
-        "magnetization_squared_chain": entry(*chain_mean(chain_m2), "1"),
-        "autocorrelation_time": entry(integrated_autocorrelation_time(chain_m2), None, "steps"),
-        "positive_fraction": entry(*fraction(floats["model/magnetization"] > 0), "1"),
+        "magnetization_squared_reweighted": quantity(*reweighted_mean(model_m2, log_weight), "1"),
+        "magnetization_squared_chain": quantity(*chain_mean(chain_m2), "1"),
+        "autocorrelation_time": quantity(integrated_autocorrelation_time(chain_m2), None, "steps"),
+        "positive_fraction": quantity(*fraction(floats["model/magnetization"] > 0), "1"),
     }
+    tau = quantities["autocorrelation_time"]["value"]
+    quantities["chain_length_over_tau"] = quantity(len(chain_m2) / tau, None, "1")
     if "magnetization_squared" in exact:
         exact_m2 = float(exact["magnetization_squared"])
-        quantities["exact_magnetization_squared"] = entry(exact_m2, None, "1")
+        quantities["exact_magnetization_squared"] = quantity(exact_m2, None, "1")
     return quantities
 
 
-def checks(quantities: Mapping[str, Mapping[str, Any]], expected: ExpectedSettings) -> list[Check]:
+def checks(quantities: Mapping[str, Quantity], expected: ExpectedSettings) -> list[Check]:
     """Return the run's checks: what theory demands, then what the settings expect."""
     free_energy = quantities["exact_free_energy"]["value"]
 
@@ -154,6 +155,17 @@ def checks(quantities: Mapping[str, Mapping[str, Any]], expected: ExpectedSettin
             "x -> -x symmetry of the target",
         ),
     ]
+    found.append(
+        Check(
+            "length of the chains over tau",
+            quantities["chain_length_over_tau"]["value"],
+            "at least",
+            MIN_CHAIN_LENGTH,
+            0.0,
+            "1",
+            "shorter chains have not forgotten where they began",
+        )
+    )
     if "exact_magnetization_squared" in quantities:
         found.append(
             Check(
@@ -182,12 +194,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__, inputs=["settings", "samples", "exact"], outputs=["analysis", "verdict"]
     ).parse_args(argv)
-    settings = read_settings(RunSettings, arguments.settings)
+    settings = read_settings(RunSettings, arguments.settings, "analyze")
     samples = read_h5(arguments.samples, *MEASURED)
-    quantities = analyze(samples, read_h5(arguments.exact, "log_partition_field"))
-    found = checks(quantities, settings.expected)
-    write_json(arguments.analysis, quantities)
-    write_verdict(arguments.verdict, found)
+    quantities = analyze(samples, read_exact(arguments.exact, settings.target))
+    # The samples know what they were made with; together with this stage's settings, that is all.
+    sampled_with = json.loads(read_attributes(arguments.samples)["settings"])
+    everything = canonical({**sampled_with, **json.loads(settings.sections_of("analyze"))})
+    origin = provenance(everything, seed=sampled_with["seed"])
+    write_analysis(arguments.analysis, quantities, origin)
+    write_verdict(arguments.verdict, checks(quantities, settings.expected), origin)
     for name, entry in quantities.items():
         error = "" if entry["error"] is None else f" ± {entry['error']:.2g}"
         print(f"{name}: {entry['value']:.8g}{error} {entry['unit']}")

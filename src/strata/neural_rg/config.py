@@ -4,6 +4,7 @@ Conventions: J = k_B = 1, so K = 1/T; energies of the field are dimensionless (n
 values are those of Li and Wang, arXiv:1802.02840 (their first version's MERA runs).
 """
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
@@ -11,7 +12,14 @@ from pydantic import field_validator, model_validator
 from strata import config
 from strata.config import Settings, TrainingSettings, setting
 
-CRITICAL_TEMPERATURE = 2.269185314213022
+CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
+"""Of the infinite square lattice, 2 / ln(1 + sqrt 2) in J / k_B (Onsager 1944)."""
+
+MAX_COUPLING = 100.0
+"""Largest coupling K taken, dimensionless; sinh(2K) overflows near K = 355."""
+
+MAX_TRANSFER_LENGTH = 16
+"""Longest square lattice that the transfer matrix takes; no other method reaches an open one."""
 
 
 class TargetSettings(Settings):
@@ -40,6 +48,19 @@ class TargetSettings(Settings):
             raise ValueError("a one-dimensional lattice has no critical temperature; give T or K.")
         return self
 
+    @model_validator(mode="after")
+    def _within_reach(self) -> "TargetSettings":
+        if self.coupling > MAX_COUPLING:
+            raise ValueError(
+                f"the coupling K = 1 / T may be {MAX_COUPLING:g} at most; got {self.coupling:g}."
+            )
+        if self.d == 2 and self.boundary == "open" and self.L > MAX_TRANSFER_LENGTH:
+            raise ValueError(
+                "no exact method reaches an open square lattice longer than "
+                f"{MAX_TRANSFER_LENGTH}; got L = {self.L}; use periodic boundaries."
+            )
+        return self
+
     @property
     def coupling(self) -> float:
         """K = J / (k_B T)."""
@@ -54,12 +75,19 @@ class TargetSettings(Settings):
         return f"results/exact/{lattice}_K{self.coupling!r}.h5"
 
     @property
+    def solve_options(self) -> dict[str, int | float | str]:
+        """What `strata.neural_rg.solve` is asked, by the names of its options."""
+        return {
+            "length": self.L,
+            "dimension": self.d,
+            "boundary": self.boundary,
+            "coupling": self.coupling,
+        }
+
+    @property
     def solve_arguments(self) -> str:
-        """Command line of `strata.neural_rg.solve` for this lattice and coupling."""
-        return (
-            f"--length {self.L} --dimension {self.d} --boundary {self.boundary} "
-            f"--coupling {self.coupling!r}"
-        )
+        """The same as a command line."""
+        return " ".join(f"--{name} {value}" for name, value in self.solve_options.items())
 
     @property
     def temperature(self) -> float:
@@ -184,6 +212,8 @@ class RunSettings(config.RunSettings):
     training: NeuralRGTraining = setting(NeuralRGTraining(), "How it is trained.")
     sampling: SamplingSettings = setting(SamplingSettings(), "How it is used as a sampler.")
     expected: ExpectedSettings = setting(ExpectedSettings(), "What the verdict asks for.")
+
+    shared_stages: ClassVar = ("exact",)
 
     @model_validator(mode="after")
     def _wiring_fits_lattice(self) -> "RunSettings":

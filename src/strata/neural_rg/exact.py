@@ -14,21 +14,22 @@ kernel Kt = K Adj + alpha I, whose smallest eigenvalue the offset alpha sets to 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from strata.artifacts import read_attributes, read_h5
+from strata.errors import UserError
 from strata.neural_rg.chain import (
     energy_per_site_chain,
     log_partition_chain,
     magnetization_squared_chain,
 )
+from strata.neural_rg.config import MAX_TRANSFER_LENGTH, TargetSettings
 from strata.neural_rg.kaufman import energy_per_site_kaufman, log_partition_kaufman
 from strata.neural_rg.lattice import Lattice, check_coupling
-from strata.neural_rg.transfer_matrix import MAX_TRANSFER_LENGTH, transfer_matrix_values
-
-CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
-"""Critical temperature of the infinite square lattice in J / k_B (Onsager 1944)."""
+from strata.neural_rg.transfer_matrix import transfer_matrix_values
 
 MAX_ENUMERATED_SITES = 20
 """Largest number of sites whose 2^N states are summed one by one (a second or two)."""
@@ -170,3 +171,21 @@ def log_partition_field(lattice: Lattice, coupling: float) -> float:
     Raises ValueError where ln Z is out of reach (see `exact_values`).
     """
     return log_partition(lattice, coupling) - log_partition_offset(lattice, coupling)
+
+
+def read_exact(path: Path, target: TargetSettings) -> dict[str, np.ndarray]:
+    """Return the exact values that `strata.neural_rg.solve` wrote for this target.
+
+    Raises:
+        UserError: the file is missing, something else, or of another lattice or coupling.
+    """
+    values = read_h5(path, "log_partition_field")
+    attributes = read_attributes(path)
+    for name, wanted in target.solve_options.items():
+        found = attributes.get(name)
+        if found != wanted:
+            raise UserError(
+                f"{path} is the exact answer for {name} {found}; the settings have {wanted}. Name "
+                "the file that belongs to them."
+            )
+    return values

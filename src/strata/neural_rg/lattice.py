@@ -13,10 +13,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-Boundary = Literal["periodic", "open"]
+from strata.neural_rg.config import MAX_COUPLING
 
-MAX_COUPLING = 100.0
-"""Largest coupling K = J / (k_B T) taken, dimensionless; sinh(2K) overflows near K = 355."""
+Boundary = Literal["periodic", "open"]
 
 
 def check_coupling(coupling: float) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from strata.artifacts import read_h5
 from strata.config import read_settings
 from strata.history import read_history
 from strata.neural_rg.config import RunSettings, TargetSettings
+from strata.neural_rg.exact import read_exact
 from strata.plotting import (
     COLORS,
     EXACT_LINE,
@@ -26,7 +26,6 @@ from strata.plotting import (
 from strata.stages import run_stage, stage_arguments
 
 SMOOTHING_FRACTION = 0.01  # of the steps
-EXACT = "log_partition_field"
 SMALLEST_MARGIN = 0.01  # nats, where all values are one
 EARLY_FRACTION = 0.05  # of the steps; what happens before does not set the scale of panel (a)
 
@@ -98,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__, inputs=["settings", "history", "exact"], outputs=["figure", "image"]
     ).parse_args(argv)
-    settings = read_settings(RunSettings, arguments.settings)
-    exact_free_energy = -float(read_h5(arguments.exact, EXACT)[EXACT])
+    settings = read_settings(RunSettings, arguments.settings, "plot")
+    exact_free_energy = -float(read_exact(arguments.exact, settings.target)["log_partition_field"])
     figure = loss_and_acceptance(
         read_history(arguments.history, "train"),
         read_history(arguments.history, "eval"),

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__, inputs=["settings", "model"], outputs=["samples"], device=True
     ).parse_args(argv)
-    settings = read_settings(RunSettings, arguments.settings)
+    settings = read_settings(RunSettings, arguments.settings, "sample")
     trained = load_tensors(arguments.model, "train the run again")
     if trained.get("settings") != settings.sections_of("train"):
         raise UserError(

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__, inputs=["settings"], outputs=["history", "model"], device=True
     ).parse_args(argv)
-    settings = read_settings(RunSettings, arguments.settings)
+    settings = read_settings(RunSettings, arguments.settings, "train")
     device, dtype = prepare(arguments.device, settings.training.dtype)
     generators = Generators(settings.seed, device)
     flow = build_flow(settings, generators.on_cpu("init")).to(device, dtype)
