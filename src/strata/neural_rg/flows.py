@@ -52,7 +52,6 @@ class PatchNetwork(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         self.sites_per_patch = blocks[0].n_sites
-        self.scales = tuple(layer.scale for layer in layers)
         self.blocks = nn.ModuleList(blocks)
         for index, layer in enumerate(layers):
             sites = torch.from_numpy(layer.sites).flatten()
