@@ -84,6 +84,18 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read as JSON ({error}).") from error
 
 
+def read_entry(path: Path, name: str) -> Any:
+    """Return one entry of the mapping in a JSON file.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or name not in content:
+        raise UserError(f"{path} holds no {name}; build it again, or name another file.")
+    return content[name]
+
+
 def write_h5(
     path: Path,
     arrays: Mapping[str, Any],

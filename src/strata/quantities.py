@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from strata.artifacts import read_json, write_json
-from strata.errors import UserError
+from strata.artifacts import read_entry, write_json
 
 Quantity = dict[str, Any]
 
@@ -32,8 +31,5 @@ def read_analysis(path: Path) -> dict[str, Quantity]:
     Raises:
         UserError: the file is missing, or is something else.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or "quantities" not in content:
-        raise UserError(f"{path} holds no quantities; analyze the run again.")
-    quantities: dict[str, Quantity] = content["quantities"]
+    quantities: dict[str, Quantity] = read_entry(path, "quantities")
     return quantities

@@ -139,7 +139,7 @@ def train_to_files(
             {
                 "best": progress.best_weights,
                 "best_step": progress.best_step,
-                "last": _copied(learner.module.state_dict()),
+                "last": learner.module.state_dict(),
                 "last_step": progress.step,
                 "setbacks": progress.setbacks,
                 **origin,

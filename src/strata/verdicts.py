@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from strata.artifacts import read_json, write_json, written_beside
+from strata.artifacts import read_entry, write_json, written_beside
 from strata.errors import UserError
 from strata.stages import run_stage
 
@@ -58,22 +58,13 @@ def write_verdict(
     write_json(path, content)
 
 
-def read_verdict(path: Path) -> dict[str, Any]:
-    """Return the content of a `verdict.json`.
+def verdict_rows(run: str, path: Path) -> list[dict[str, Any]]:
+    """Return one row per check of a run's `verdict.json`.
 
     Raises:
         UserError: the file is missing, or is something else.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or "checks" not in content:
-        raise UserError(f"{path} holds no checks; analyze the run again.")
-    verdict: dict[str, Any] = content
-    return verdict
-
-
-def verdict_rows(run: str, path: Path) -> list[dict[str, Any]]:
-    """Return one row per check of a run's `verdict.json`."""
-    return [{"run": run, "check": check["name"], **check} for check in read_verdict(path)["checks"]]
+    return [{"run": run, "check": check["name"], **check} for check in read_entry(path, "checks")]
 
 
 def markdown_table(
@@ -142,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             not_run.append(name)
             continue
         rows += verdict_rows(name, path)
-        if read_verdict(path)["provenance"].get("settings_sha256") != settings_sha256:
+        if read_entry(path, "provenance").get("settings_sha256") != settings_sha256:
             outdated.append(name)
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")

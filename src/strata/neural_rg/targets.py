@@ -142,20 +142,6 @@ class IsingField(Target):
         self.inverse_kernel = torch.as_tensor(1 / kernel, dtype=dtype, device=self.device)
         self.root_kernel = torch.as_tensor(np.sqrt(kernel), dtype=dtype, device=self.device)
 
-    @classmethod
-    def at_temperature(
-        cls,
-        lattice: Lattice,
-        temperature: float,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> "IsingField":
-        """Return the field at a temperature in J / k_B; raises ValueError unless it is positive."""
-        if not temperature > 0:
-            raise ValueError(f"A temperature must be positive, in J / k_B; got {temperature}.")
-        return cls(lattice, 1 / temperature, dtype=dtype, device=device)
-
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "IsingField":
         """Return the same target on another device, and with another dtype if one is given."""
         return IsingField(self.lattice, self.coupling, dtype=dtype or self.dtype, device=device)
