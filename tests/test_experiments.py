@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from strata.errors import UserError
 from strata.experiments import (
     Experiment,
+    family_settings,
     known_families,
     load_experiments,
     load_workflow,
     read_yaml,
     workflow_settings,
 )
-from strata.neural_rg.config import RunSettings, TargetSettings
+from strata.neural_rg.config import RunSettings
+from strata.neural_rg.target_settings import IsingSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +72,31 @@ BAD_BLOCKS = {
     "sweep over an ambiguous key": (
         "{sweep: {n_therm: [1]}}", ["n_therm", "sampling.n_therm, training.n_therm"],
     ),
+    "sweep over the name of some block": (
+        "{sweep: {name: [mera]}}", ["sweep: name is in several", "one of flow.name, target.name."],
+    ),
+    "sweep over a name that is none": (
+        "{sweep: {flow.name: [mera, tedb]}}", ["at flow.name~tedb: flow.name: expected one of"],
+    ),
+    "sweep over a key of another block": (
+        "{sweep: {depth: [2]}}", ["at depth~2: flow.depth", "mera; it belongs to flow.name tebd"],
+    ),
+    "sweep over a key that one block lacks": (
+        "{sweep: {flow.name: [tebd, mera], depth: [4]}}",
+        ["at flow.name~mera_depth~4: flow.depth", "it belongs to flow.name tebd"],
+    ),
+    "sweep over lengths that one block cannot carry": (
+        "{sweep: {flow.name: [tebd, mera], L: [4, 6]}}",
+        ["at flow.name~mera_L~6: flow.name mera: ", "got 6"],
+    ),
+    "name that is swept and also set": (
+        "{flow: {name: tebd}, sweep: {flow.name: [mera]}}",
+        ["name stands in the experiment and in its sweep"],
+    ),
+    "block without its required key": (
+        "{original: {parameters: a}, sweep: {seed: [1]}}", ["at seed~1: original.checkpoint is mi"],
+    ),
+    "null for a block of a sweep": ("{target: , sweep: {L: [4]}}", ["target", "block", "None"]),
     "swept key that is also set": (
         "{training: {lr: 0.1}, sweep: {lr: [0.2]}}", ["lr stands in the experiment and in its"],
     ),
@@ -158,7 +185,7 @@ def test_anchors_and_merge_keys_work(file: Path) -> None:
     runs = {name: e.runs[name] for name, e in load(file, text).items()}
     assert runs["same"] == runs["base"]
     assert runs["changed"] == runs["base"].model_copy(update={"seed": 2})
-    assert runs["inner"].target == TargetSettings(L=16, T=2.0)
+    assert runs["inner"].target == IsingSettings(L=16, T=2.0)
     assert (runs["both"].seed, runs["both"].target.L) == (3, 8)
 
 
@@ -192,6 +219,43 @@ def test_sweep_over_null_and_words(file: Path) -> None:
     experiment = load(file, "study: {sweep: {clip_norm: [null, 1.5], weights: [best]}}")["study"]
     assert [run.training.clip_norm for run in experiment.runs.values()] == [None, 1.5]
     assert next(iter(experiment.runs)) == "study/clip_norm~None_weights~best"
+
+
+def test_sweep_over_blocks_by_name(file: Path) -> None:
+    block = "{flow: {n_layers: 4}, sweep: {flow.name: [mera, tebd], target.name: [phi4, ising]}}"
+    runs = load(file, f"study: {block}")["study"].runs
+    assert {name: (run.flow.name, run.target.name) for name, run in runs.items()} == {
+        f"study/flow.name~{flow}_target.name~{target}": (flow, target)
+        for flow in ("mera", "tebd")
+        for target in ("phi4", "ising")
+    }
+    assert {run.flow.n_layers for run in runs.values()} == {4}
+
+
+@pytest.mark.parametrize(("block", "key", "values"), [
+    ("{sweep: {n_disentanglers: [1, 2]}}", "n_disentanglers", [1, 2]),
+    ("{flow: {}, sweep: {flow.n_disentanglers: [1, 2]}}", "n_disentanglers", [1, 2]),
+    ("{flow: {name: tebd}, sweep: {depth: [2, 4]}}", "depth", [2, 4]),
+    ("{flow: {name: tebd}, sweep: {n_layers: [2, 4]}}", "n_layers", [2, 4]),
+])  # fmt: skip
+def test_sweep_over_a_key_of_a_named_block(
+    file: Path, block: str, key: str, values: list[int]
+) -> None:
+    runs = load(file, f"study: {block}")["study"].runs
+    assert [run.flow.model_dump()[key] for run in runs.values()] == values
+    assert [name.rpartition("~")[2] for name in runs] == [str(value) for value in values]
+
+
+def test_sweep_over_a_key_that_several_blocks_share(file: Path) -> None:
+    for key in ("L", "target.L"):
+        runs = load(file, f"study: {{target: {{name: phi4, d: 1}}, sweep: {{{key}: [4, 8]}}}}")
+        assert [run.target.event_shape for run in runs["study"].runs.values()] == [(4,), (8,)]
+
+
+def test_sweep_over_a_key_of_an_optional_block(file: Path) -> None:
+    runs = load(file, "study: {sweep: {checkpoint: [epoch0, epoch1]}}")["study"].runs
+    originals = [run.original for run in runs.values()]
+    assert [o.checkpoint for o in originals if o is not None] == ["epoch0", "epoch1"]
 
 
 # --- the workflow -------------------------------------------------------------------------------
@@ -232,6 +296,16 @@ def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) 
         load_workflow(workflow_settings(workflow))
 
 
+@pytest.mark.parametrize("family", known_families())
+def test_rules_of_a_family_are_its_stages_and_the_further_ones(family: str) -> None:
+    """Names that are refused although no rule has them would be a riddle."""
+    files = (ROOT / "workflow" / "rules").glob(f"{family}*.smk")
+    text = "".join(file.read_text() for file in files)
+    rules = re.findall(rf"^rule {family}_(\w+):", text, flags=re.MULTILINE)
+    model = family_settings(family)
+    assert sorted(rules) == sorted([*model.stage_sections, *model.further_rules])
+
+
 @pytest.mark.parametrize("family", ["nerual_rg", "config", "no family", "", "neural_rg.config"])
 def test_an_unknown_family_is_refused(tmp_path: Path, family: str) -> None:
     with pytest.raises(UserError, match=f"families: .*{family}.*expected .*neural_rg"):
@@ -248,6 +322,7 @@ def test_known_families_have_settings(tmp_path: Path) -> None:
 
 EQUAL_BLOCKS = [
     "{seed: 1, target: {L: 8, T: 2.0}}",
+    "{seed: 1, target: {name: ising, L: 8, T: 2.0}, flow: {name: mera}, original: }",
     "{target: {T: 2.0, L: 8}, seed: 1}",
     "{seed: 1, target: {L: 8, T: 2}}",
     "{seed: 1, target: {L: 8, T: 20.0e-1}, training: {}}",

@@ -156,13 +156,33 @@ def test_device_is_an_argument_where_asked() -> None:
     assert parser.parse_args(["--device", "cuda:1"]).device == "cuda:1"
 
 
+@pytest.mark.parametrize(("line", "data"), [
+    ([], None),
+    (["--data"], None),
+    (["--data", "a.h5"], Path("a.h5")),
+])  # fmt: skip
+def test_an_optional_input_may_be_left_out_or_have_no_path(
+    line: list[str], data: Path | None
+) -> None:
+    parser = stage_arguments("Title.", inputs=["settings"], optional=["data"], outputs=["model"])
+    before, after = ["--settings", "s.json"], ["--model", "m.pt"]
+    for words in (before + line + after, before + after + line):
+        arguments = parser.parse_args(words)
+        assert (arguments.settings, arguments.model) == (Path("s.json"), Path("m.pt"))
+        assert arguments.data == data
+
+
 @pytest.mark.parametrize("line", [
-    [], ["--model", "m.pt", "--extra", "1"], ["--mod", "m.pt"], ["--model"],
+    [],
+    ["--model"],
+    ["--mod", "m.pt"],
+    ["--model", "m.pt", "--extra", "1"],
+    ["--model", "m.pt", "--data", "a.h5", "b.h5"],
 ])  # fmt: skip
 def test_a_wrong_command_line_is_bad_input(
     line: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = stage_arguments("Title.", inputs=[], outputs=["model"])
+    parser = stage_arguments("Title.", inputs=[], optional=["data"], outputs=["model"])
     assert outcome(lambda: parser.parse_args(line) and None) == 2
     assert "usage:" in capsys.readouterr().err
 

@@ -9,6 +9,8 @@ import difflib
 import hashlib
 import json
 import re
+import types
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -24,20 +26,60 @@ ParsedRun = TypeVar("ParsedRun", bound="RunSettings")
 
 
 class Settings(BaseModel):
-    """A block of settings: frozen, strictly typed, unknown keys refused."""
+    """A block of settings: frozen, strictly typed, unknown keys refused.
+
+    A key may hold one of several blocks, told apart by their `name`: annotate it with their union
+    and give `setting` the argument `discriminator="name"`. A block that leaves `name` out is of the
+    default's kind.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_as_the_default(cls, block: Any) -> Any:
+        if not isinstance(block, Mapping):
+            return block
+        named = dict(block)
+        for key, field in cls.model_fields.items():
+            value = named.get(key)
+            if field.discriminator == "name" and isinstance(value, Mapping):
+                named[key] = {"name": field.default.name, **value}
+        return named
 
 
 class RunSettings(Settings):
     """All settings of one run. Families derive theirs from it, as `RunSettings` of their `config`.
 
     `stage_sections` names the top-level keys that each stage reads: a change elsewhere re-runs
-    nothing of that stage. `shared_stages` are those whose results serve several runs.
+    nothing of that stage. `matched_sections` must go together (see `misfit`). `verdict_sections`
+    are those that a verdict depends on. `further_rules` are the workflow's rules that read no
+    settings of their own, or those of another stage.
     """
 
     stage_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    shared_stages: ClassVar[tuple[str, ...]] = ()
+    matched_sections: ClassVar[tuple[str, ...]] = ()
+    verdict_sections: ClassVar[tuple[str, ...]] = ()
+    further_rules: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _sections_go_together(self, info: Any) -> "RunSettings":
+        in_part = info.context is not None and info.context["in_part"]
+        if in_part and not set(self.matched_sections) <= self.model_fields_set:
+            return self
+        misfit = self.misfit()
+        if misfit is not None:
+            raise ValueError(misfit)
+        return self
+
+    def misfit(self) -> str | None:
+        """Return why sections that are right by themselves do not go together, or None."""
+        return None
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The files that the run ends in, below its folder."""
+        raise NotImplementedError
 
     def sections_of(self, stage: str) -> str:
         """Return what the stage reads, as canonical JSON: one line, sorted keys.
@@ -45,6 +87,10 @@ class RunSettings(Settings):
         Equal settings give equal text, whatever the order, comments or number format in the file.
         """
         return canonical(self.model_dump(mode="json", include=set(self.stage_sections[stage])))
+
+    def verdict_json(self) -> str:
+        """Return what the verdict depends on, as canonical JSON."""
+        return canonical(self.model_dump(mode="json", include=set(self.verdict_sections)))
 
     def canonical_json(self) -> str:
         """Return all settings, defaults included, as canonical JSON."""
@@ -83,6 +129,9 @@ class TrainingSettings(Settings):
     )
     evaluate_every: int = setting(100, "Steps between two evaluations.", unit="steps", ge=1)
     checkpoint_every: int = setting(100, "Steps between two checkpoints.", unit="steps", ge=1)
+    snapshot_every: int | None = setting(
+        None, "Steps between two snapshots of the learner; null keeps none.", unit="steps", ge=1
+    )
     patience: int | None = setting(
         None,
         "Evaluations without a new best before stopping early; null never stops.",
@@ -123,41 +172,67 @@ class WorkflowSettings(Settings):
         return value
 
 
-def key_paths(model: type[BaseModel]) -> Iterable[tuple[str, ...]]:
-    """Yield the place of every setting that is not itself a block: ("training", "lr"), ..."""
+def blocks_of(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """Return the blocks that a key of this annotation can hold; none if it holds a value."""
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    members = typing.get_args(annotation) if is_union else (annotation,)
+    return tuple(m for m in members if isinstance(m, type) and issubclass(m, BaseModel))
+
+
+def block_name(block: type[BaseModel]) -> str:
+    """Return the `name` that a block goes by among those which its key can hold."""
+    name: str = block.model_fields["name"].default
+    return name
+
+
+def key_paths(model: type[BaseModel]) -> list[tuple[str, ...]]:
+    """Return the place of every setting that is not itself a block: ("training", "lr"), ..."""
+    places: dict[tuple[str, ...], None] = {}  # an ordered set: blocks of one key share names
     for key, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            for rest in key_paths(field.annotation):
-                yield (key, *rest)
-        else:
-            yield (key,)
+        blocks = blocks_of(field.annotation)
+        for block in blocks:
+            places.update(dict.fromkeys((key, *rest) for rest in key_paths(block)))
+        if not blocks:
+            places[(key,)] = None
+    return list(places)
 
 
 # --- checking ----------------------------------------------------------------------------------
 
 
-def parse(model: type[ParsedSettings], block: Mapping[str, Any], context: str) -> ParsedSettings:
+def parse(
+    model: type[ParsedSettings], block: Mapping[str, Any], context: str, *, in_part: bool = False
+) -> ParsedSettings:
     """Return the validated settings; `context` (file: experiment) opens every complaint.
+
+    A block that may hold a run's settings `in_part` is not asked whether they go together if one
+    of the sections that must is missing.
 
     Raises:
         UserError: one line per bad key.
     """
     try:
-        return model.model_validate(block)
+        return model.model_validate(block, context={"in_part": in_part})
     except ValidationError as error:
-        known = list(key_paths(model))
-        lines = [f"{context}: {_complaint(item, known)}" for item in error.errors()]
+        lines = [f"{context}: {_complaint(item, model)}" for item in error.errors()]
         raise UserError("\n".join(lines)) from error
 
 
-def _complaint(item: Any, known: Sequence[tuple[str, ...]]) -> str:
+def _complaint(item: Any, model: type[BaseModel]) -> str:
     """Return one sentence for one pydantic error: the key, what was expected, what came."""
-    place = tuple(str(part) for part in item["loc"])
+    place, block, rivals = _place(tuple(str(part) for part in item["loc"]), model)
     key, kind, value = ".".join(place), item["type"], item["input"]
     if kind == "extra_forbidden":
-        return f"{key} is no setting{_did_you_mean(place, known)}"
+        return f"{key} is no setting{_whose_setting(place, block, rivals, model)}"
     if kind == "value_error":
         return f"{key}: {item['ctx']['error']}" if key else f"{item['ctx']['error']}"
+    if kind == "missing":
+        return f"{key} is missing; it has no default."
+    if kind == "union_tag_invalid":
+        expected = item["ctx"]["expected_tags"].replace("'", "")
+        return f"{key}.name: expected one of {expected}; got {value['name']!r}."
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{key}: expected a block of settings; got {value!r}."
     number = NUMBER_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
     if kind == "float_type" and number:
         mantissa, exponent = number.groups()
@@ -166,8 +241,47 @@ def _complaint(item: Any, known: Sequence[tuple[str, ...]]) -> str:
             f"a sign in such numbers: write {mantissa}{'' if '.' in mantissa else '.0'}e"
             f"{'' if exponent[0] in '+-' else '+'}{exponent}."
         )
-    expected = item["msg"].removeprefix("Input should be ")
+    expected = item["msg"].removeprefix("Input should be ").removeprefix("String should have ")
     return f"{key}: expected {expected}; got {value!r}."
+
+
+def _place(
+    location: Sequence[str], model: type[BaseModel]
+) -> tuple[tuple[str, ...], type[BaseModel], tuple[type[BaseModel], ...]]:
+    """Return the keys that lead to an error, the block that the last stands in, and its rivals.
+
+    Rivals are the blocks that the same key can hold, the block itself among them. Where there are
+    several, pydantic's location names the one that was taken.
+    """
+    place: list[str] = []
+    block = model
+    rivals: tuple[type[BaseModel], ...] = ()
+    choices: tuple[type[BaseModel], ...] = ()
+    for part in location:
+        chosen = [b for b in choices if len(choices) > 1 and block_name(b) == part]
+        if chosen:
+            block, rivals, choices = chosen[0], choices, ()
+            continue
+        if len(choices) == 1:
+            block, rivals = choices[0], ()
+        place.append(part)
+        field = block.model_fields.get(part)
+        choices = blocks_of(field.annotation) if field else ()
+    return tuple(place), block, rivals
+
+
+def _whose_setting(
+    place: tuple[str, ...],
+    block: type[BaseModel],
+    rivals: Sequence[type[BaseModel]],
+    model: type[BaseModel],
+) -> str:
+    """Return what else an unknown key could have meant, as the end of a sentence."""
+    owners = [block_name(rival) for rival in rivals if place[-1] in rival.model_fields]
+    if not owners:
+        return _did_you_mean(place, key_paths(model))
+    where = ".".join(place[:-1])
+    return f" of {block_name(block)}; it belongs to {where}.name {' or '.join(owners)}."
 
 
 def _did_you_mean(place: tuple[str, ...], known: Sequence[tuple[str, ...]]) -> str:
@@ -199,7 +313,7 @@ def read_settings(model: type[ParsedRun], path: Path, stage: str) -> ParsedRun:
         raise UserError(f"{path}: cannot be read as settings ({error}).") from error
     if not isinstance(block, dict):
         raise UserError(f"{path}: expected settings by name; got {block!r}.")
-    settings = parse(model, block, str(path))
+    settings = parse(model, block, str(path), in_part=True)
     missing = [section for section in model.stage_sections[stage] if section not in block]
     if missing:
         raise UserError(

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from strata.artifacts import written_beside
-from strata.config import WorkflowSettings, parse
+from strata.config import WorkflowSettings, block_name, blocks_of, parse
 from strata.experiments import family_settings, read_yaml
 from strata.stages import run_stage
 
@@ -55,36 +55,34 @@ def _sections(model: type[BaseModel]) -> Iterator[str]:
     """Yield the table of the top level, then one per block."""
     yield from _table(model)
     for key, field in model.model_fields.items():
-        block = _block_model(field)
-        if block is not None:
+        blocks = blocks_of(field.annotation)
+        if len(blocks) > 1:
+            without = f"without `name`, {field.default.name}"
+            yield f"\n### {key}\n\n{field.description} One of ({without}):"
+        for block in blocks:
+            heading = f"### {key}" if len(blocks) == 1 else f"#### {key}.name: {block_name(block)}"
             sentence = (block.__doc__ or "").strip().partition("\n")[0]
-            yield f"\n### {key}\n\n{sentence}\n"
+            yield f"\n{heading}\n\n{sentence}\n"
             yield from _table(block, prefix=f"{key}.")
 
 
 def _table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     yield "| key | type | default | unit | meaning |\n|---|---|---|---|---|"
-    for key, field in model.model_fields.items():
-        if _block_model(field) is not None:
-            yield f"| `{key}` | block | | | {field.description} |"
+    for key, field in sorted(model.model_fields.items(), key=lambda item: item[0] != "name"):
+        if blocks_of(field.annotation):
+            kind = "block" if field.default is not None else "block or null"
+            yield f"| `{key}` | {kind} | | | {field.description} |"
             continue
         extra = field.json_schema_extra
         unit = extra.get("unit") if isinstance(extra, dict) else None
         cells = (
             f"`{prefix}{key}`",
             _type_name(field),
-            f"`{_yaml(field.default)}`",
+            "required" if field.is_required() else f"`{_yaml(field.default)}`",
             str(unit or ""),
             str(field.description),
         )
-        yield f"| {' | '.join(cells)} |"
-
-
-def _block_model(field: FieldInfo) -> type[BaseModel] | None:
-    annotation = field.annotation
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return None
+        yield f"| {' | '.join(cells)} |".replace("<", "&lt;")
 
 
 def _type_name(field: FieldInfo) -> str:

@@ -152,7 +152,7 @@ def load_workflow(workflow: WorkflowSettings) -> dict[str, Experiment]:
 def _rule_names(family: str) -> set[str]:
     """Return what Snakemake's rules of a family are called: <family>, <family>_<stage>."""
     model = family_settings(family)
-    stages = (*model.stage_sections, *model.shared_stages)
+    stages = (*model.stage_sections, *model.further_rules)
     return {family, *(f"{family}_{stage}" for stage in stages)}
 
 

@@ -18,9 +18,17 @@ EXIT_TRY_AGAIN = 75
 
 
 def stage_arguments(
-    description: str | None, *, inputs: Sequence[str], outputs: Sequence[str], device: bool = False
+    description: str | None,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    optional: Sequence[str] = (),
+    device: bool = False,
 ) -> argparse.ArgumentParser:
-    """Return a parser for `--<name> path` per input and output, plus `--device` where asked."""
+    """Return a parser for `--<name> path` per input and output, plus `--device` where asked.
+
+    An `optional` input may be left out, or its name given without a path.
+    """
     parser = argparse.ArgumentParser(
         description=(description or "").partition("\n")[0], allow_abbrev=False
     )
@@ -29,6 +37,14 @@ def stage_arguments(
             parser.add_argument(
                 f"--{name.replace('_', '-')}", type=Path, required=True, help=kind, metavar="PATH"
             )
+    for name in optional:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=Path,
+            nargs="?",
+            help="input, if there is one",
+            metavar="PATH",
+        )
     if device:
         parser.add_argument(
             "--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: auto)"

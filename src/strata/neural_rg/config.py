@@ -1,127 +1,18 @@
 """Settings of the `neural_rg` family.
 
 Conventions: J = k_B = 1, so K = 1/T; energies of the field are dimensionless (nats). Default
-values are those of Li and Wang, arXiv:1802.02840 (their first version's MERA runs).
+values are those of Li and Wang, arXiv:1802.02840 (their first version's MERA runs). Imports neither
+torch nor numpy.
 """
 
-import math
 from typing import ClassVar, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from strata import config
 from strata.config import Settings, TrainingSettings, setting
-
-CRITICAL_TEMPERATURE = 2 / math.log(1 + math.sqrt(2))
-"""Of the infinite square lattice, 2 / ln(1 + sqrt 2) in J / k_B (Onsager 1944)."""
-
-MAX_COUPLING = 100.0
-"""Largest coupling K taken, dimensionless; sinh(2K) overflows near K = 355."""
-
-MAX_TRANSFER_LENGTH = 16
-"""Longest square lattice that the transfer matrix takes; no other method reaches an open one."""
-
-
-class TargetSettings(Settings):
-    """The distribution to learn."""
-
-    name: Literal["ising"] = setting(
-        "ising", "Continuous (Hubbard-Stratonovich) form of the Ising model."
-    )
-    L: int = setting(4, "Linear size of the lattice.", unit="sites", ge=2)
-    d: Literal[1, 2] = setting(2, "Dimension of the lattice.")
-    boundary: Literal["periodic", "open"] = setting("periodic", "Boundary of the lattice.")
-    T: float | None = setting(
-        None,
-        "Temperature; give T or K. With neither, a two-dimensional lattice takes the critical "
-        "temperature 2 / ln(1 + sqrt 2) = 2.269185...",
-        unit="J / k_B",
-        gt=0,
-    )
-    K: float | None = setting(None, "Coupling J / (k_B T), instead of T.", unit="1", gt=0)
-
-    @model_validator(mode="after")
-    def _one_temperature(self) -> "TargetSettings":
-        if self.T is not None and self.K is not None:
-            raise ValueError(f"give T or K, not both; got T = {self.T} and K = {self.K}.")
-        if self.d == 1 and self.T is None and self.K is None:
-            raise ValueError("a one-dimensional lattice has no critical temperature; give T or K.")
-        return self
-
-    @model_validator(mode="after")
-    def _within_reach(self) -> "TargetSettings":
-        if self.coupling > MAX_COUPLING:
-            raise ValueError(
-                f"the coupling K = 1 / T may be {MAX_COUPLING:g} at most; got {self.coupling:g}."
-            )
-        if self.d == 2 and self.boundary == "open" and self.L > MAX_TRANSFER_LENGTH:
-            raise ValueError(
-                "no exact method reaches an open square lattice longer than "
-                f"{MAX_TRANSFER_LENGTH}; got L = {self.L}; use periodic boundaries."
-            )
-        return self
-
-    @property
-    def coupling(self) -> float:
-        """K = J / (k_B T)."""
-        if self.K is not None:
-            return self.K
-        return 1.0 / (self.T if self.T is not None else CRITICAL_TEMPERATURE)
-
-    @property
-    def exact_file(self) -> str:
-        """Where the exact answer stands; runs of one lattice and coupling share it."""
-        lattice = f"{self.name}_L{self.L}_d{self.d}_{self.boundary}"
-        return f"results/exact/{lattice}_K{self.coupling!r}.h5"
-
-    @property
-    def solve_options(self) -> dict[str, int | float | str]:
-        """What `strata.neural_rg.solve` is asked, by the names of its options."""
-        return {
-            "length": self.L,
-            "dimension": self.d,
-            "boundary": self.boundary,
-            "coupling": self.coupling,
-        }
-
-    @property
-    def solve_arguments(self) -> str:
-        """The same as a command line."""
-        return " ".join(f"--{name} {value}" for name, value in self.solve_options.items())
-
-    @property
-    def temperature(self) -> float:
-        """T in units of J / k_B."""
-        return self.T if self.T is not None else 1.0 / self.coupling
-
-
-class FlowSettings(Settings):
-    """The network."""
-
-    name: Literal["mera"] = setting(
-        "mera", "Wiring: mera = multiscale entanglement renormalization ansatz."
-    )
-    n_disentanglers: int = setting(
-        1, "Blocks per scale before the one that decimates (Ndis).", unit="blocks", ge=1
-    )
-    n_layers: int = setting(
-        8, "Coupling layers per block, an even number (Nlayers).", unit="layers", ge=2
-    )
-    hidden_scale: int = setting(64, "Hidden width of the nets s (Hs).", unit="neurons", ge=1)
-    hidden_shift: int = setting(64, "Hidden width of the nets t (Ht).", unit="neurons", ge=1)
-    symmetrize: bool = setting(
-        False, "Make the model even under x -> -x: p_sym(x) = (p(x) + p(-x)) / 2."
-    )
-
-    @field_validator("n_layers")
-    @classmethod
-    def _even(cls, value: int) -> int:
-        if value % 2:
-            raise ValueError(
-                "coupling layers come in pairs that transform one half of a patch each; expected "
-                f"an even number, got {value}."
-            )
-        return value
+from strata.neural_rg.flow_settings import FlowSettings, MeraSettings, PatchFlow
+from strata.neural_rg.target_settings import IsingSettings, TargetSettings
 
 
 class NeuralRGTraining(TrainingSettings):
@@ -148,12 +39,27 @@ class NeuralRGTraining(TrainingSettings):
     epsilon: float = setting(0.0, "Weight of the acceptance term, -ln A of proposals.", ge=0)
     beta: float = setting(
         1.0,
-        "Annealing: ln cosh(beta x) with beta rising linearly from here to 1 over the first half.",
+        "Annealing: beta rises linearly from here to 1 over the first half of the steps; it stands "
+        "in ln cosh(beta x) of the Ising field and in front of the other log-densities.",
         gt=0,
         le=1,
     )
+    data: Literal["replay", "exact"] = setting(
+        "replay",
+        "What the data term learns from: the chains' own replay buffer, or exact samples of the "
+        "Ising field (cluster spins, then the conditional field).",
+    )
     buffer_batches: int = setting(10, "Capacity of the replay buffer.", unit="batches", ge=2)
     evaluation_batch: int = setting(4096, "Model samples per evaluation.", unit="samples", ge=2)
+    snapshot_every: int | None = setting(
+        100, "Steps between two snapshots for the animation; null keeps none.", unit="steps", ge=1
+    )
+    n_snapshot: int = setting(
+        64,
+        "Fields in a snapshot, of the model and of the chains (batch at most).",
+        unit="fields",
+        ge=1,
+    )
     dtype: Literal["float32", "float64"] = setting("float32", "Number format.")
 
     @model_validator(mode="after")
@@ -173,6 +79,12 @@ class SamplingSettings(Settings):
     n_kept: int = setting(
         64, "Configurations stored, of the model and of the chains.", unit="fields", ge=1
     )
+    n_shown: int = setting(
+        48,
+        "First measured steps of one chain that are drawn (n_steps at most).",
+        unit="steps",
+        ge=1,
+    )
 
     @model_validator(mode="after")
     def _kept_are_drawn(self) -> "SamplingSettings":
@@ -182,6 +94,61 @@ class SamplingSettings(Settings):
                 "one step of the chains."
             )
         return self
+
+
+class HamiltonianSettings(Settings):
+    """Hamiltonian Monte Carlo in latent and in physical space, side by side."""
+
+    n_chains: int = setting(64, "Independent chains.", unit="chains", ge=2)
+    n_therm: int = setting(
+        200,
+        "Trajectories before the measured ones; the step size is tuned in them.",
+        unit="trajectories",
+        ge=0,
+    )
+    n_steps: int = setting(400, "Measured trajectories.", unit="trajectories", ge=2)
+    n_leapfrog: int = setting(10, "Leapfrog steps per trajectory.", unit="steps", ge=1)
+    step_size: float = setting(0.2, "Leapfrog step, where the tuning begins.", gt=0)
+    target_acceptance: float | None = setting(
+        0.8, "Acceptance that the step size is tuned to; null keeps step_size.", gt=0, lt=1
+    )
+
+
+class DataSettings(Settings):
+    """Exact samples of the Ising field: Swendsen-Wang spins, then the field given the spins."""
+
+    n_chains: int = setting(64, "Independent chains.", unit="chains", ge=2)
+    n_therm: int = setting(200, "Sweeps before the measured ones.", unit="sweeps", ge=0)
+    n_sweeps: int = setting(2048, "Measured sweeps.", unit="sweeps", ge=2)
+    every: int = setting(
+        8, "Sweeps from one stored configuration to the next.", unit="sweeps", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _something_stored(self) -> "DataSettings":
+        if self.every > self.n_sweeps:
+            raise ValueError(
+                f"every ({self.every}) exceeds n_sweeps ({self.n_sweeps}): nothing would be stored."
+            )
+        return self
+
+
+class PictureSettings(Settings):
+    """What is drawn of the network's scales."""
+
+    n_fields: int = setting(4, "Draws whose fields are shown at every scale.", unit="fields", ge=1)
+    n_averaged: int = setting(
+        64, "Draws over which the responses to a latent are averaged.", unit="fields", ge=1
+    )
+
+
+class OriginalSettings(Settings):
+    """A network that the original programs trained, instead of one trained here."""
+
+    checkpoint: str = setting(..., "Its checkpoint file (epoch<number>), as a path.", min_length=1)
+    parameters: str | None = setting(
+        None, "Its _settings.h5 (MERA runs have one), to be checked against flow and target."
+    )
 
 
 class ExpectedSettings(Settings):
@@ -196,32 +163,91 @@ class ExpectedSettings(Settings):
     source: str = setting("", "Where these two numbers come from.")
 
 
+RESPONSES = ("flipped", "difference", "gradient")
+"""What is shown of a field when one latent variable changes."""
+
+TRAINED = ("seed", "target", "flow", "training", "original")
+"""The sections that a trained flow depends on."""
+
+
 class RunSettings(config.RunSettings):
     """Everything that one run of the family depends on."""
 
     stage_sections: ClassVar = {
-        "train": ("seed", "target", "flow", "training"),
-        "sample": ("seed", "target", "flow", "training", "sampling"),
-        "analyze": ("target", "flow", "expected"),
+        "train": TRAINED,
+        "sample": (*TRAINED, "sampling"),
+        "evolve": (*TRAINED, "sampling", "hmc"),
+        "renormalize": (*TRAINED, "sampling", "pictures"),
+        "measure": (*TRAINED, "sampling"),
+        "generate": ("seed", "target", "data"),
+        "analyze": ("target", "flow", "hmc", "data", "expected"),
         "plot": ("target", "flow"),
     }
+    matched_sections: ClassVar = ("target", "flow")
+    verdict_sections: ClassVar = (*TRAINED, "sampling", "hmc", "data", "expected")
+    further_rules: ClassVar = (
+        "exact",
+        "import_original",
+        *(f"plot_{what}" for what in ("configurations", "snapshots", "hamiltonian", "information")),
+        *(f"plot_{what}" for what in ("renormalization", "responses")),
+    )
 
     seed: int = setting(0, "Seed of all randomness of the run.", ge=0)
-    target: TargetSettings = setting(TargetSettings(), "The distribution to learn.")
-    flow: FlowSettings = setting(FlowSettings(), "The network.")
+    target: TargetSettings = setting(
+        IsingSettings(), "The distribution to learn.", discriminator="name"
+    )
+    flow: FlowSettings = setting(MeraSettings(), "The network.", discriminator="name")
     training: NeuralRGTraining = setting(NeuralRGTraining(), "How it is trained.")
+    original: OriginalSettings | None = setting(
+        None, "A network trained by the original programs, used instead of training one."
+    )
     sampling: SamplingSettings = setting(SamplingSettings(), "How it is used as a sampler.")
+    hmc: HamiltonianSettings = setting(
+        HamiltonianSettings(), "Hamiltonian Monte Carlo through it and without it."
+    )
+    data: DataSettings = setting(DataSettings(), "Exact samples to learn from and to compare with.")
+    pictures: PictureSettings = setting(PictureSettings(), "Pictures of its scales.")
     expected: ExpectedSettings = setting(ExpectedSettings(), "What the verdict asks for.")
 
-    shared_stages: ClassVar = ("exact",)
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The files that the run ends in."""
+        files = ["settings.json", "model.pt", "samples.h5", "hmc.h5"]
+        figures = ["configurations", "hmc"]
+        animations = ["configurations.gif"]
+        if self.original is None:
+            files.append("history.h5")
+            figures.append("loss_acc")
+            if self.training.snapshot_every is not None:
+                animations.append("animation.gif")
+        if self.has_exact_samples:
+            files += ["ising_samples.h5", "information.h5"]
+            figures.append("mutual_information")
+        if self.flow.is_multiscale:
+            files.append("renormalization.h5")
+            figures += ["renormalized_fields", *(f"response_{kind}_scale0" for kind in RESPONSES)]
+        files += ["analysis.json", "verdict.json"]
+        drawn = [f"{figure}.{suffix}" for figure in figures for suffix in ("pdf", "png")]
+        return (*files, *drawn, *animations)
 
-    @model_validator(mode="after")
-    def _wiring_fits_lattice(self) -> "RunSettings":
-        length = self.target.L
-        if self.flow.name == "mera" and length & (length - 1):
-            below = 1 << (length.bit_length() - 1)
-            raise ValueError(
-                f"target.L: a MERA halves the lattice until two sites are left, so L must be a "
-                f"power of two; got {length} (nearest: {below} and {2 * below})."
+    @property
+    def has_exact_samples(self) -> bool:
+        """Whether cluster updates can draw from the target."""
+        return isinstance(self.target, IsingSettings)
+
+    def misfit(self) -> str | None:
+        """The flow must carry the target, an original's flow be theirs, exact data be drawable."""
+        misfit = self.flow.misfit(self.target)
+        if misfit is not None:
+            return f"flow.name {self.flow.name}: {misfit}."
+        if self.original is not None and not isinstance(self.flow, PatchFlow):
+            return (
+                "original: checkpoints of learn_mera.py and learn_tebd.py are read, so flow.name "
+                f"must be mera or tebd; got {self.flow.name}."
             )
-        return self
+        if self.training.data == "exact" and not self.has_exact_samples:
+            return (
+                "training.data: exact samples can be drawn of the ising target; got "
+                f"{self.target.name}; use replay."
+            )
+        return None
