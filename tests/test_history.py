@@ -39,6 +39,17 @@ def test_rows_of_each_phase_are_kept_in_order(history: History) -> None:
     assert set(history.tables()) == {"train", "eval"}
 
 
+def test_rows_may_be_arrays(tmp_path: Path) -> None:
+    fields = np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
+    history = History(tmp_path / "history.h5", {"fields": "1"})
+    for step, row in zip((1, 10), fields, strict=True):
+        history.append("snapshots", {"step": np.array([step]), "fields": row[None]})
+    history.finish({})
+    found = read_history(history.path, "snapshots")
+    assert found["step"].tolist() == [1, 10]
+    np.testing.assert_array_equal(found["fields"], fields)
+
+
 @pytest.mark.parametrize(("bad", "problem"), [
     ({"step": np.array([3]), "energy": np.array([1.0])}, r"need units.*energy"),
     ({"step": np.array([3])}, r"train records \['loss', 'step'\]; got \['step'\]"),

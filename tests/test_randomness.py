@@ -52,6 +52,19 @@ def test_on_cpu_starts_afresh_at_every_call() -> None:
     assert draw(generators, "init", 3) == first.tolist()
 
 
+def test_afresh_starts_on_the_device_at_every_call_and_disturbs_nothing() -> None:
+    generators = Generators(0, CPU)
+    expected = draw(Generators(0, CPU), "snapshot", 6)
+    assert draw(generators, "snapshot", 2) == expected[:2]
+    for _ in range(2):
+        generator = generators.afresh("snapshot")
+        assert generator.device == generators.device
+        assert torch.randn(6, generator=generator).tolist() == expected
+    generators.afresh("never drawn from")
+    assert set(generators.state_dict()) == {"snapshot"}
+    assert draw(generators, "snapshot", 4) == expected[2:]
+
+
 def test_streams_go_on_where_they_stood() -> None:
     generators = Generators(0, CPU)
     draw(generators, "data")

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from strata import artifacts
-from strata.artifacts import read_h5
+from strata.artifacts import open_h5, read_h5
 from strata.checkpoints import Checkpoint, load_tensors, save_tensors
 from strata.config import TrainingSettings
 from strata.errors import Interrupted, UserError
@@ -37,10 +37,13 @@ from strata.training import RunFiles, train_to_files
 OnStep = Callable[[int], float]  # called in every training step; gives a factor of the loss
 LR = 0.125
 DIMENSION = 3
-UNEVEN = TrainingSettings(steps=20, lr=0.05, record_every=3, evaluate_every=5, checkpoint_every=7)
-LONG = TrainingSettings(
-    steps=90, lr=0.05, schedule="cosine", record_every=2, evaluate_every=7, checkpoint_every=10
+UNEVEN = TrainingSettings(
+    steps=20, lr=0.05, record_every=3, evaluate_every=5, checkpoint_every=7, snapshot_every=4
 )
+LONG = TrainingSettings(
+    steps=90, lr=0.05, schedule="cosine", record_every=2, evaluate_every=7, checkpoint_every=10,
+    snapshot_every=13,
+)  # fmt: skip
 
 
 def generators() -> Generators:
@@ -56,7 +59,7 @@ def linear_layer() -> nn.Linear:
 class Regression:
     """Least squares on minibatches of a fixed table whose target is pushed by an evolving noise."""
 
-    units: Mapping[str, str] = {"error": "1", "noise": "1"}
+    units: Mapping[str, str] = {"error": "1", "noise": "1", "weight": "1"}
 
     def __init__(
         self, module: nn.Module, generators: Generators, on_step: OnStep, noise_scale: float
@@ -85,6 +88,9 @@ class Regression:
         rows = torch.randint(64, (48,), generator=self.generators["eval"])
         return {"error": (self.module(self.inputs[rows]) - self.targets[rows]).square().mean()}
 
+    def snapshot(self) -> Mapping[str, Tensor]:
+        return {"weight": next(self.module.parameters())}
+
     def state_dict(self) -> dict[str, Any]:
         return {"noise": self.noise}
 
@@ -95,7 +101,7 @@ class Regression:
 class Descent:
     """A plane that falls alike in every direction, where each step of Adam is its learning rate."""
 
-    units: Mapping[str, str] = {"error": "1"}
+    units: Mapping[str, str] = {"error": "1", "weight": "lr"}
 
     def __init__(self, on_step: OnStep, errors: Sequence[float] = ()) -> None:
         self.module = linear_layer()
@@ -110,6 +116,9 @@ class Descent:
     def evaluate(self) -> Mapping[str, Tensor]:
         weight = self.module.weight.detach()[0, 0]
         return {"error": torch.as_tensor(next(self.errors, weight)).clone()}
+
+    def snapshot(self) -> Mapping[str, Tensor]:
+        return {"weight": self.module.weight / LR}
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -263,6 +272,77 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     assert read_history(run_files(tmp_path).history, "eval")["error"].tolist() == errors[:4]
 
 
+# --- snapshots ----------------------------------------------------------------------------------
+
+
+def snapshots_of(folder: Path) -> dict[str, np.ndarray]:
+    return read_history(run_files(folder).history, "snapshots")
+
+
+@pytest.mark.parametrize(("every", "steps"), [
+    (1, list(range(1, 21))),
+    (4, [1, 4, 8, 12, 16, 20]),
+    (7, [1, 7, 14]),
+    (20, [1, 20]),
+    (21, [1]),
+])  # fmt: skip
+def test_a_snapshot_is_kept_of_the_first_step_and_of_every_so_many(
+    tmp_path: Path, every: int, steps: list[int]
+) -> None:
+    descend(tmp_path, snapshot_every=every, evaluate_every=6)
+    snapshots = snapshots_of(tmp_path)
+    assert snapshots["step"].tolist() == steps
+    expected = np.broadcast_to(-np.reshape(steps, (-1, 1, 1)), (len(steps), 1, DIMENSION))
+    np.testing.assert_allclose(snapshots["weight"], expected, rtol=1e-6)
+    with open_h5(run_files(tmp_path).history) as file:
+        assert file["snapshots/weight"].attrs["unit"] == "lr"
+
+
+def test_a_snapshot_of_what_changes_in_place_is_a_copy(tmp_path: Path) -> None:
+    """The optimizer writes into the very tensors that this learner shows."""
+    regress(tmp_path / "whole", UNEVEN, flat=True)
+    snapshots = snapshots_of(tmp_path / "whole")
+    for row, step in enumerate(snapshots["step"].tolist()):
+        part = tmp_path / f"first {step} steps"
+        regress(part, UNEVEN.model_copy(update={"steps": step, "record_every": 1}), flat=True)
+        np.testing.assert_array_equal(snapshots["weight"][row], model_of(part)["last"]["weight"])
+
+
+class Blind(Descent):
+    """A learner with nothing to look at."""
+
+    def snapshot(self) -> Mapping[str, Tensor]:
+        return {}
+
+
+@pytest.mark.parametrize(("kind", "every"), [(Descent, None), (Blind, 1)])
+def test_without_anything_to_show_there_are_no_snapshots(
+    tmp_path: Path, kind: type[Descent], every: int | None
+) -> None:
+    train(tmp_path, kind(quiet), TrainingSettings(steps=4, snapshot_every=every))
+    assert set(read_h5(run_files(tmp_path).history)) == {
+        *(f"train/{name}" for name in ("step", "loss", "gradient_norm")),
+        *(f"eval/{name}" for name in ("step", "error")),
+    }
+
+
+def test_snapshots_change_nothing_else(tmp_path: Path) -> None:
+    for every in (None, 3):
+        regress(tmp_path / str(every), UNEVEN.model_copy(update={"snapshot_every": every}))
+    without, shown = (read_h5(tmp_path / name / "history.h5") for name in ("None", "3"))
+    for name, column in without.items():
+        np.testing.assert_array_equal(shown[name], column)
+    assert set(shown) - set(without) == {"snapshots/step", "snapshots/weight"}
+
+
+def test_snapshots_of_steps_that_were_undone_are_forgotten(tmp_path: Path) -> None:
+    descend(tmp_path, Events({7: "NaN"}), snapshot_every=3)
+    snapshots = snapshots_of(tmp_path)
+    assert snapshots["step"].tolist() == [1, 3, 6, 9, 12, 15, 18]
+    undone = np.clip(snapshots["step"] - 5, 0, None) / 2  # half the learning rate after step 5
+    np.testing.assert_allclose(snapshots["weight"][:, 0, 0], undone - snapshots["step"], rtol=1e-6)
+
+
 # --- how a step is taken ------------------------------------------------------------------------
 
 
@@ -306,17 +386,18 @@ INTERRUPTIONS = st.dictionaries(
 @hypothesis.settings(max_examples=12)
 @given(
     planned=INTERRUPTIONS,
-    every=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 8)),
+    every=st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 8), st.integers(1, 9)),
 )
-@example(planned={0: "SIGKILL", 19: "SIGKILL"}, every=(3, 5, 7))
-@example(planned={0: "SIGTERM", 19: "SIGTERM"}, every=(3, 5, 7))
-@example(planned={4: "SIGTERM", 5: "SIGKILL"}, every=(2, 5, 7))  # evaluation
-@example(planned={6: "SIGTERM", 7: "SIGKILL"}, every=(3, 5, 7))  # checkpoint
-@example(planned={9: "SIGTERM", 10: "SIGKILL"}, every=(4, 5, 5))  # both
+@example(planned={0: "SIGKILL", 19: "SIGKILL"}, every=(3, 5, 7, 1))
+@example(planned={0: "SIGTERM", 19: "SIGTERM"}, every=(3, 5, 7, 20))
+@example(planned={4: "SIGTERM", 5: "SIGKILL"}, every=(2, 5, 7, 3))  # evaluation
+@example(planned={6: "SIGTERM", 7: "SIGKILL"}, every=(3, 5, 7, 3))  # checkpoint
+@example(planned={7: "SIGTERM", 8: "SIGKILL"}, every=(3, 5, 7, 4))  # snapshot
+@example(planned={9: "SIGTERM", 10: "SIGKILL"}, every=(4, 5, 5, 5))  # all of them
 def test_interrupted_runs_end_bit_identical(
-    planned: dict[int, str], every: tuple[int, int, int]
+    planned: dict[int, str], every: tuple[int, int, int, int]
 ) -> None:
-    record_every, evaluate_every, checkpoint_every = every
+    record_every, evaluate_every, checkpoint_every, snapshot_every = every
     settings = TrainingSettings(
         steps=20,
         lr=0.05,
@@ -326,6 +407,7 @@ def test_interrupted_runs_end_bit_identical(
         record_every=record_every,
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
+        snapshot_every=snapshot_every,
     )
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         uninterrupted = regress_to_the_end(Path(one), settings, {})

@@ -1,9 +1,9 @@
 """How a run went: an append-only table of quantities against steps, in HDF5.
 
-Layout: one group per phase (`train`, `eval`), one dataset per quantity, all as long as the group's
-`step`; units as attributes. While the run goes on the rows stand in `<name>.live.h5` beside the
-final file, replaced as a whole at every checkpoint, so that it can be read at any time. Imports no
-torch.
+Layout: one group per phase (`train`, `eval`, `snapshots`), one dataset per quantity, all as long as
+the group's `step`; units as attributes. While the run goes on the rows stand in `<name>.live.h5`
+beside the final file, replaced as a whole at every checkpoint, so that it can be read at any time.
+Imports no torch.
 """
 
 from collections.abc import Mapping

@@ -23,6 +23,7 @@ from strata.artifacts import written_beside
 from strata.errors import UserError
 
 COLUMN_WIDTH = 3.35  # inches
+PAGE_WIDTH = 7.0  # inches, of two columns
 RASTER_DPI = 200
 FORMATS = (".pdf", ".png", ".svg")
 COLORS = {
@@ -73,13 +74,13 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
 
 def stacked_panels(
-    heights: Sequence[float], *, title: str, width: float = COLUMN_WIDTH
+    heights: Sequence[float], *, title: str, width: float = COLUMN_WIDTH, share_x: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of panels above each other (heights in inches) that share the x axis."""
+    """Return a figure of panels above each other (heights in inches), on one x axis or not."""
     figure, axes = plt.subplots(
         len(heights),
         1,
-        sharex=True,
+        sharex=share_x,
         squeeze=False,
         figsize=(width, sum(heights)),
         height_ratios=list(heights),

@@ -38,6 +38,10 @@ class Generators:
         """Return a new CPU generator at the start of this name's stream."""
         return self._fresh(name, torch.device("cpu"))
 
+    def afresh(self, name: str) -> torch.Generator:
+        """Return a new generator on `device` at the start of this name's stream."""
+        return self._fresh(name, self.device)
+
     def _fresh(self, name: str, device: torch.device) -> torch.Generator:
         generator = torch.Generator(device)
         generator.manual_seed(derived_seed(self.seed, name))

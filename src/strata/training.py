@@ -56,6 +56,10 @@ class Learner(Protocol):
         """Return metrics of the present weights (detached scalars)."""
         ...
 
+    def snapshot(self) -> Mapping[str, Tensor]:
+        """Return tensors to look at later, of one shape each time; may be empty."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values that go into the checkpoint."""
         ...
@@ -229,10 +233,21 @@ class _Run:
             nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm)
         self.optimizer.step()
         self.progress.step += 1
+        self._snapshot_if_due()
         loss = loss.detach()
         self._health = self._health + 0.0 * (loss + norm)
         if self.progress.step % self.settings.record_every == 0:
             self._rows.append({"loss": loss, "gradient_norm": norm, **metrics})
+
+    def _snapshot_if_due(self) -> None:
+        """Keep a snapshot of the first step and of every so many."""
+        every, step = self.settings.snapshot_every, self.progress.step
+        if every is None or (step > 1 and step % every):
+            return
+        parts = self.learner.snapshot()
+        if parts:
+            rows = {name: part.numpy()[None] for name, part in _copied(parts).items()}
+            self.history.append("snapshots", {"step": np.array([step]), **rows})
 
     def _learning_rate(self) -> float:
         factor = SETBACK_LR_FACTOR**self.progress.setbacks
