@@ -18,7 +18,6 @@ from strata.neural_rg.chain import (
     log_partition_chain,
     magnetization_squared_chain,
 )
-from strata.neural_rg.config import CRITICAL_TEMPERATURE
 from strata.neural_rg.exact import (
     density_of_states,
     enumerate_states,
@@ -29,9 +28,20 @@ from strata.neural_rg.exact import (
     log_partition_enumerated,
     log_partition_field,
     log_partition_offset,
+    read_exact,
 )
 from strata.neural_rg.kaufman import energy_per_site_kaufman, log_partition_kaufman
 from strata.neural_rg.lattice import Lattice
+from strata.neural_rg.target_settings import (
+    CRITICAL_TEMPERATURE,
+    FiveRingsSettings,
+    IsingSettings,
+    RingSettings,
+    ScalarFieldSettings,
+    TargetSettings,
+    TwoGaussiansSettings,
+    WaveSettings,
+)
 from strata.neural_rg.transfer_matrix import transfer_matrix_values
 
 CRITICAL_COUPLING = 1 / CRITICAL_TEMPERATURE
@@ -300,24 +310,122 @@ def test_what_is_out_of_reach_is_said() -> None:
         exact_values(Lattice(4), -0.4)
 
 
+# --- the stage ----------------------------------------------------------------------------------
+
+
+def solved(folder: Path, question: str) -> Path:
+    """Run the stage on what is asked, and return its file."""
+    solve.main(["--target", question, "--exact", str(folder / "exact.h5")])
+    return folder / "exact.h5"
+
+
 def test_stage_writes_values_with_units(tmp_path: Path) -> None:
-    output = tmp_path / "exact.h5"
-    arguments = ["--length", "8", "--coupling", repr(CRITICAL_COUPLING), "--exact", str(output)]
-    solve.main(arguments)
-    with open_h5(output) as file:
+    settings = IsingSettings(L=8)
+    with open_h5(solved(tmp_path, settings.solve_argument)) as file:
         assert -file["log_partition_field"][()] == pytest.approx(-148.655016280991, abs=1e-9)
         assert file["magnetization_squared"][()] == pytest.approx(0.6469115749942, abs=1e-12)
-        assert {name: data.attrs["unit"] for name, data in file.items()} == solve.UNITS
+        expected = exact_values(Lattice(8), CRITICAL_COUPLING)
+        assert file["energy_per_site"][()] == expected.energy_per_site
+        assert file["log_partition"][()] == expected.log_partition
+        difference = file["log_partition"][()] - file["log_partition_field"][()]
+        assert difference == pytest.approx(file["log_partition_offset"][()], abs=1e-11)
+        ising = solve.UNITS.keys() - {"radius_squared", "x1_squared"}
+        units = {name: data.attrs["unit"] for name, data in file.items()}
+        assert units == {name: solve.UNITS[name] for name in ising}
         assert file.attrs["method"] == "transfer matrix"
-        assert file.attrs["coupling"] == CRITICAL_COUPLING
+        assert file.attrs["settings"] == settings.solve_argument
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("--length", "1"), ("--dimension", "3"), ("--coupling", "-1")]
-)
-def test_stage_refuses_what_is_no_model(tmp_path: Path, option: str, value: str) -> None:
-    output = tmp_path / "exact.h5"
-    arguments = ["--length", "4", "--coupling", "0.4", "--exact", str(output), option, value]
-    with pytest.raises(UserError, match=f"got {value}"):
-        solve.main(arguments)
-    assert not output.exists()
+@pytest.mark.parametrize(("settings", "method"), [
+    (RingSettings(), "quadrature"),
+    (FiveRingsSettings(), "quadrature"),
+    (WaveSettings(width=1.5), "quadrature"),
+    (TwoGaussiansSettings(offset=1.0), "quadrature"),
+    (ScalarFieldSettings(L=3, boundary="open"), "transfer matrix on Gauss nodes"),
+], ids=lambda value: getattr(value, "name", value))  # fmt: skip
+def test_stage_solves_every_other_target(
+    settings: TargetSettings, method: str, tmp_path: Path
+) -> None:
+    path = solved(tmp_path, settings.solve_argument)
+    values = read_exact(path, settings)
+    assert {name: float(value) for name, value in values.items()} == solve.solve(settings)[0]
+    assert set(values) == {"log_partition_field", settings.observable}
+    with open_h5(path) as file:
+        assert {name: data.attrs["unit"] for name, data in file.items()} == {
+            "log_partition_field": "nats",
+            settings.observable: "1",
+        }
+        assert file.attrs["method"] == method
+
+
+def test_parameters_reach_the_answer() -> None:
+    """In closed form: the second moment of an envelope, and of two Gaussians."""
+    assert solve.solve(WaveSettings(width=1.5))[0]["x1_squared"] == pytest.approx(1.5**2)
+    assert solve.solve(TwoGaussiansSettings(offset=1.0))[0]["x1_squared"] == pytest.approx(1.25)
+    free = {"L": 3, "d": 1, "kappa": 0.0, "lam": 0.0}
+    values = solve.solve(ScalarFieldSettings(**free))[0]  # exp(-phi^2) at every site
+    assert values["log_partition_field"] == pytest.approx(1.5 * math.log(math.pi))
+    assert values["magnetization_squared"] == pytest.approx(0.5 / 3)
+
+
+def test_a_lattice_beyond_the_exact_observable_is_solved_without_it(tmp_path: Path) -> None:
+    settings = IsingSettings(L=32)
+    values = read_exact(solved(tmp_path, settings.solve_argument), settings)
+    assert "magnetization_squared" not in values
+    assert -values["log_partition_field"] == pytest.approx(-2369.587091125250, abs=1e-9)
+
+
+def test_what_is_left_out_of_a_question_has_its_default(tmp_path: Path) -> None:
+    path = solved(tmp_path, '{"L": 4}')
+    assert read_exact(path, IsingSettings(L=4, K=CRITICAL_COUPLING))
+
+
+@pytest.mark.parametrize(("question", "words"), [
+    ('{"L": 1, "K": 0.4}', "target.L: expected greater than or equal to 2; got 1"),
+    ('{"L": 4, "d": 3, "K": 0.4}', "target.d: expected 1 or 2; got 3"),
+    ('{"L": 4, "K": -1.0}', "target.K: expected greater than 0; got -1"),
+    ('{"L": 4, "length": 4}', "target.length is no setting"),
+    ('{"name": "ring2d", "L": 4}', "target.L is no setting of ring2d"),
+    ('{"name": "potts"}', "target.name: expected one of ising, phi4, ring2d"),
+    ('{"L": 17, "boundary": "open", "K": 0.4}', "open square lattice longer than 16; got L = 17"),
+    ('{"name": "phi4", "L": 5}', "solved exactly up to L = 4"),
+    ('{"name": "phi4", "lam": 0.0, "kappa": 0.3}', "got kappa = 0.3"),
+    ("L = 4", "--target: expected JSON"),
+    ("", "--target: expected JSON"),
+    ("[4]", "target: expected"),
+    ("4", "target: expected"),
+])  # fmt: skip
+def test_stage_refuses_what_is_no_distribution(tmp_path: Path, question: str, words: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        solved(tmp_path, question)
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_distribution_that_no_method_reaches_is_one_sentence(tmp_path: Path) -> None:
+    """Wells so deep and far apart that the quadrature nodes do not suffice."""
+    deep = ScalarFieldSettings(L=4, d=1, kappa=2.0, lam=0.05)
+    with pytest.raises(UserError, match="does not converge") as refusal:
+        solved(tmp_path, deep.solve_argument)
+    assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("asked", "needed"), [
+    (IsingSettings(L=4, T=2.0), IsingSettings(L=4, T=3.0)),
+    (IsingSettings(L=4, T=2.0), IsingSettings(L=4, T=2.0, boundary="open")),
+    (WaveSettings(), WaveSettings(width=1.0)),
+    (RingSettings(), FiveRingsSettings()),
+])  # fmt: skip
+def test_the_answer_to_another_question_is_refused(
+    asked: TargetSettings, needed: TargetSettings, tmp_path: Path
+) -> None:
+    path = solved(tmp_path, asked.solve_argument)
+    assert read_exact(path, asked)
+    with pytest.raises(UserError) as refusal:
+        read_exact(path, needed)
+    assert str(refusal.value) == (
+        f"{path} is the exact answer for {asked.solve_argument}; the settings have "
+        f"{needed.solve_argument}. Name the file that belongs to them."
+    )

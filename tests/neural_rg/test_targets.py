@@ -1,263 +1,272 @@
-"""Targets against dense matrices, autograd, golden numbers and exact samples."""
+"""One contract for every target: its score, its symmetry, its precision, and its exact answer.
+
+What is special to one target stands in a file of its own.
+"""
 
 import itertools
+import json
 import math
+import re
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 from torch import Tensor
 
-from strata.neural_rg.config import CRITICAL_TEMPERATURE
-from strata.neural_rg.exact import (
-    enumerate_states,
-    kernel_offset,
-    log_partition_field,
-)
+from strata.config import block_name, blocks_of, parse
+from strata.neural_rg.ising_field import IsingField
 from strata.neural_rg.lattice import Lattice
-from strata.neural_rg.targets import TARGETS, IsingField, log_cosh
+from strata.neural_rg.scalar_field import ScalarField
+from strata.neural_rg.solve import UNITS, Question, solve
+from strata.neural_rg.target_settings import (
+    IsingSettings,
+    LatticeTarget,
+    ScalarFieldSettings,
+    TargetSettings,
+    TwoGaussiansSettings,
+    WaveSettings,
+)
+from strata.neural_rg.targets import TARGETS, Target, build_target
 
+CPU = torch.device("cpu")
 LATTICES = [
-    Lattice(length, dimension, boundary)
-    for length, dimension, boundary in itertools.product((2, 3, 4, 5), (1, 2), ("periodic", "open"))
+    {"L": length, "d": dimension, "boundary": boundary}
+    for length, dimension, boundary in itertools.product((2, 3), (1, 2), ("periodic", "open"))
 ]
-GOLDEN = [  # length, Kt^-1[0, 0], Kt^-1[0, 1], ln pi~(1), ln pi~(sin i), E[m^2 | sin i]
-    (4, 1.189403441121, -0.689581533100, 4.733897653607, -0.691899671995, 0.052003524725),
-    (8, 0.898585892158, -0.382266011356, 18.935590614429, 7.036243186592, 0.010536899697),
-    (16, 0.874395084175, -0.356702867717, 75.742362457717, 9.118233277158, 0.002638435560),
+BLOCKS: dict[str, Any] = {block_name(block): block for block in blocks_of(TargetSettings)}
+CASES: list[TargetSettings] = [
+    *(block() for block in BLOCKS.values()),
+    *(IsingSettings(T=2.0, **lattice) for lattice in LATTICES),
+    *(ScalarFieldSettings(**lattice) for lattice in LATTICES),
+    ScalarFieldSettings(L=5, d=1, kappa=-0.3, lam=0.4),
+    ScalarFieldSettings(L=6, d=1, kappa=0.2, lam=0),
+    WaveSettings(width=0.7),
+    TwoGaussiansSettings(offset=0.0),
+    TwoGaussiansSettings(offset=5.0),
+]
+TWO_VARIABLES: list[TargetSettings] = [
+    *(settings for settings in CASES if settings.event_shape == (2,)),
+    ScalarFieldSettings(L=2, d=1, kappa=0.4, lam=0.5),
+    IsingSettings(L=2, d=1, T=0.9),
 ]
 
+MOMENTS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
+    "magnetization_squared": ("m^2", "m^2", lambda x: x.flatten(1).mean(1) ** 2),
+    "radius_squared": ("r^2", "r^2", lambda x: x.square().sum(1)),
+    "x1_squared": ("x1^2", "x_1^2", lambda x: x[:, 0] ** 2),
+}
+"""What an observable's name stands for: in text, in a figure, and in numbers."""
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def random_fields(lattice: Lattice, n: int, seed: int, dtype: torch.dtype) -> Tensor:
-    return 3 * torch.randn(n, *lattice.shape, generator=generator(seed), dtype=dtype)
-
-
-def dense_kernel(lattice: Lattice, coupling: float) -> np.ndarray:
-    alpha = kernel_offset(lattice, coupling)
-    return coupling * lattice.adjacency() + alpha * np.eye(lattice.n_sites)
+KINKED = {"ring2d": 1e-6, "ring5": 1e-4}
+"""How exact a sum over a grid is where the density has kinks."""
 
 
-def spin_states(lattice: Lattice, coupling: float) -> tuple[Tensor, Tensor]:
-    """Return all 2^N spin states and their exact probabilities."""
-    states = np.array(list(itertools.product((-1.0, 1.0), repeat=lattice.n_sites)))
-    log_weights = coupling / 2 * ((states @ lattice.adjacency()) * states).sum(axis=1)
-    log_z = enumerate_states(lattice, coupling)[0]
-    fields = torch.from_numpy(states).reshape(-1, *lattice.shape)
-    return fields, torch.from_numpy(np.exp(log_weights - log_z))
+def described(settings: TargetSettings) -> str:
+    return "-".join(str(value) for value in settings.distribution.values())
 
 
-def exact_spins(lattice: Lattice, coupling: float, n: int, gen: torch.Generator) -> Tensor:
-    states, probabilities = spin_states(lattice, coupling)
-    return states[torch.multinomial(probabilities, n, replacement=True, generator=gen)]
+every_case = pytest.mark.parametrize("settings", CASES, ids=described)
 
 
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("lattice", LATTICES, ids=str)
+def target_of(settings: TargetSettings, dtype: torch.dtype = torch.float64) -> Target:
+    return build_target(settings, dtype=dtype, device=CPU)
+
+
+def random_fields(settings: TargetSettings, n: int = 8, size: float = 2.0) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return size * torch.randn(n, *settings.event_shape, generator=generator, dtype=torch.float64)
+
+
+# --- the registry -------------------------------------------------------------------------------
+
+
+def test_every_target_has_settings_and_all_settings_have_a_target() -> None:
+    assert set(TARGETS) == set(BLOCKS)
+    for name, block in BLOCKS.items():
+        assert block().name == name
+
+
+@every_case
+def test_what_the_settings_describe_is_a_target_of_their_shape(settings: TargetSettings) -> None:
+    for dtype in (torch.float32, torch.float64):
+        target = target_of(settings, dtype)
+        assert isinstance(target, Target)
+        assert target.dtype == dtype
+        assert target.event_shape == settings.event_shape
+        x = random_fields(settings, 5).to(dtype)
+        for values in (target.log_density(x), target.observable(x), target.order_parameter(x)):
+            assert values.shape == (5,)
+            assert values.dtype == dtype
+        assert target.score(x).shape == x.shape
+        assert target.score(x).dtype == dtype
+
+
+@every_case
+def test_the_observable_is_one_that_the_exact_answer_names(settings: TargetSettings) -> None:
+    assert UNITS[settings.observable] == "1"
+    values, method = solve(settings)
+    assert set(values) <= set(UNITS)
+    assert {"log_partition_field", settings.observable} <= set(values)
+    assert method
+    symbol, formula, _ = MOMENTS[settings.observable]
+    assert settings.symbol == f"<{symbol}>"
+    assert settings.formula == f"$\\langle {formula} \\rangle$"
+
+
+@every_case
+def test_the_observable_is_what_its_name_says(settings: TargetSettings) -> None:
+    """Of the Ising field, it is that of the spins: E[m^2 | x], and m = +-1 far out."""
+    _, _, moment = MOMENTS[settings.observable]
+    x = random_fields(settings)
+    variables = x.sign() if settings.name == "ising" else x
+    found = target_of(settings).observable(50 * variables if settings.name == "ising" else x)
+    torch.testing.assert_close(found, moment(variables), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings", [case for case in CASES if isinstance(case, LatticeTarget)], ids=described
+)
+def test_a_lattice_is_that_of_the_settings(settings: TargetSettings) -> None:
+    target = target_of(settings)
+    assert isinstance(settings, LatticeTarget)
+    assert isinstance(target, IsingField | ScalarField)
+    assert target.lattice == Lattice(settings.L, settings.d, settings.boundary)
+
+
+@every_case
+def test_a_question_is_the_distribution_and_nothing_else(settings: TargetSettings) -> None:
+    """It can be asked again, and neither form of the temperature matters."""
+    asked = parse(Question, {"target": json.loads(settings.solve_argument)}, "a test").target
+    assert asked.distribution == settings.distribution
+    assert asked.solve_argument == settings.solve_argument
+    assert asked.exact_file == settings.exact_file
+    assert re.fullmatch(r"results/exact/[\w.-]+\.h5", settings.exact_file)
+    numbers = [value for value in settings.distribution.values() if not isinstance(value, str)]
+    assert all(repr(number) in settings.exact_file for number in numbers)
+
+
+def test_different_distributions_have_different_names() -> None:
+    different = {described(settings): settings for settings in CASES + TWO_VARIABLES}.values()
+    assert len({settings.solve_argument for settings in different}) == len(different)
+    assert len({settings.exact_file for settings in different}) == len(different)
+    assert len({settings.caption for settings in different}) == len(different)
+
+
+def test_one_coupling_is_one_distribution() -> None:
+    by_temperature, by_coupling = IsingSettings(T=2.5), IsingSettings(K=0.4)
+    assert by_temperature != by_coupling
+    assert by_temperature.distribution == by_coupling.distribution
+    assert by_temperature.exact_file == by_coupling.exact_file
+
+
+# --- one contract for every target --------------------------------------------------------------
+
+
+@every_case
 @pytest.mark.parametrize("beta", [1.0, 0.3])
-def test_score_is_the_gradient_of_the_log_density(name: str, lattice: Lattice, beta: float) -> None:
-    target = TARGETS[name](lattice, 0.5, dtype=torch.float64)
-    assert target.event_shape == lattice.shape
-    x = random_fields(lattice, 6, seed=1, dtype=torch.float64).requires_grad_()
-    log_density = target.log_density(x, beta)
-    assert log_density.shape == (6,)
+def test_score_is_the_gradient_of_the_log_density(settings: TargetSettings, beta: float) -> None:
+    target = target_of(settings)
+    x = random_fields(settings).requires_grad_()
+    (gradient,) = torch.autograd.grad(target.log_density(x, beta).sum(), x)
+    with torch.no_grad():
+        score = target.score(x, beta)
+    torch.testing.assert_close(score, gradient, atol=1e-11, rtol=1e-11)
+    assert (gradient != 0).all()
+
+
+@every_case
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_every_target_is_even(settings: TargetSettings, beta: float) -> None:
+    target, x = target_of(settings), random_fields(settings)
+    close = torch.testing.assert_close
+    close(target.log_density(-x, beta), target.log_density(x, beta), atol=1e-11, rtol=1e-12)
+    close(target.score(-x, beta), -target.score(x, beta), atol=1e-11, rtol=1e-12)
+    close(target.observable(-x), target.observable(x), atol=1e-12, rtol=1e-12)
+    close(target.order_parameter(-x), -target.order_parameter(x), atol=1e-12, rtol=1e-12)
+    assert (target.order_parameter(x) != 0).all()
+    assert (target.order_parameter(x.abs()) > 0).all()
+    assert target.observable(x).unique().numel() == len(x)
+    assert (target.observable(x) >= 0).all()
+
+
+@every_case
+@pytest.mark.parametrize("beta", [0.2, 0.7])
+def test_the_annealing_factor_stands_where_the_settings_say(
+    settings: TargetSettings, beta: float
+) -> None:
+    """In ln cosh(beta x) of the Ising field, and in front of the other log-densities."""
+    target, x = target_of(settings), random_fields(settings)
+    whole = target.log_density(x)
+    torch.testing.assert_close(target.log_density(x, 1.0), whole, atol=0, rtol=0)
+    torch.testing.assert_close(target.score(x, 1.0), target.score(x), atol=0, rtol=0)
+    expected = beta * whole
+    if settings.name == "ising":
+        log_cosh = [field.cosh().log().flatten(1).sum(1) for field in (x, beta * x)]
+        expected = whole - log_cosh[0] + log_cosh[1]
+    torch.testing.assert_close(target.log_density(x, beta), expected, atol=1e-11, rtol=1e-12)
+
+
+@every_case
+@pytest.mark.parametrize("size", [1e-3, 1.0, 10.0])
+def test_single_precision_is_double_precision_but_for_rounding(
+    settings: TargetSettings, size: float
+) -> None:
+    single, double = target_of(settings, torch.float32), target_of(settings)
+    x = random_fields(settings, 16, size).float()
+    leaf, exact = x.clone().requires_grad_(), x.double()
+    (gradient,) = torch.autograd.grad(single.log_density(leaf).sum(), leaf)
+    found = {  # single, double, and the size of the terms that may cancel
+        "log-density": (single.log_density(x), double.log_density(exact), 1.0),
+        "score": (single.score(x), double.score(exact), size),
+        "gradient": (gradient, double.score(exact), 20.0),
+        "observable": (single.observable(x), double.observable(exact), size**2),
+        "order parameter": (single.order_parameter(x), double.order_parameter(exact), size),
+    }
+    for name, (rounded, expected, terms) in found.items():
+        error = (rounded.double() - expected).abs().max().item()
+        assert error < 2e-5 * max(expected.abs().max().item(), terms), name
+
+
+@every_case
+def test_fields_far_out_overflow_nowhere(settings: TargetSettings) -> None:
+    target = target_of(settings, torch.float32)
+    x = random_fields(settings, 16, 3e3).float().requires_grad_()
+    log_density = target.log_density(x)
     (gradient,) = torch.autograd.grad(log_density.sum(), x)
-    torch.testing.assert_close(target.score(x.detach(), beta), gradient, atol=1e-11, rtol=1e-11)
+    assert (log_density < 0).all()
+    for values in (log_density, gradient, target.score(x.detach()), target.observable(x)):
+        assert torch.isfinite(values).all()
 
 
-@pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("length", [3, 4, 64])
-@pytest.mark.parametrize("boundary", ["periodic", "open"])
-def test_single_precision_stands_large_fields(name: str, length: int, boundary: str) -> None:
-    lattice = Lattice(length, 2, boundary)
-    target = TARGETS[name](lattice, 1 / CRITICAL_TEMPERATURE)
-    precise = TARGETS[name](lattice, 1 / CRITICAL_TEMPERATURE, dtype=torch.float64)
-    x = random_fields(lattice, 4, seed=2, dtype=torch.float32)
-    for size in (1e-3, 1.0, 1e4):
-        fields = (size * x / x.abs().amax()).requires_grad_()
-        log_density = target.log_density(fields)
-        (gradient,) = torch.autograd.grad(log_density.sum(), fields)
-        expected = precise.log_density(fields.detach().double())
-        torch.testing.assert_close(log_density.detach().double(), expected, rtol=1e-5, atol=2e-3)
-        expected_score = precise.score(fields.detach().double())
-        for score in (gradient, target.score(fields.detach())):
-            torch.testing.assert_close(
-                score.double(), expected_score, rtol=1e-4, atol=1e-6 + 1e-4 * size
-            )
+@every_case
+def test_a_batch_of_another_shape_is_refused(settings: TargetSettings) -> None:
+    target, x = target_of(settings), random_fields(settings)
+    shape = re.escape(f"(batch, {', '.join(map(str, settings.event_shape))})")
+    for wrong in (x[0], x[..., :-1], x.unsqueeze(1)):
+        for method in (target.log_density, target.score):
+            came = re.escape(str(tuple(wrong.shape)))
+            with pytest.raises(ValueError, match=f"has shape {shape}; got {came}"):
+                method(wrong)
 
 
-def test_single_precision_at_the_largest_length() -> None:
-    lattice = Lattice(128)
-    target = IsingField(lattice, 1 / CRITICAL_TEMPERATURE)
-    x = torch.full((1, *lattice.shape), -1e4)
-    assert math.isfinite(target.log_partition_offset)
-    per_site = target.log_density(x).item() / lattice.n_sites
-    uniform = 8 / CRITICAL_TEMPERATURE + 0.1  # the largest eigenvalue of Kt
-    assert per_site == pytest.approx(1e4 - math.log(2) - 1e8 / (2 * uniform), rel=1e-6)
+@pytest.mark.parametrize("settings", TWO_VARIABLES, ids=described)
+def test_the_exact_answer_is_the_integral_of_the_density(settings: TargetSettings) -> None:
+    """ln Z and the mean of the observable, by sums over a grid in the plane of two variables."""
+    target, step = target_of(settings), 0.05
+    axis = step * torch.arange(-360, 361, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    log_density = target.log_density(grid)
+    density = torch.exp(log_density - log_density.max())
+    edge = density.reshape(len(axis), len(axis))[[0, -1]].max()
+    assert edge.item() < 1e-12, "the grid should reach far enough"
+    log_partition = density.sum().log() + log_density.max() + 2 * math.log(step)
+    moment = (density * target.observable(grid)).sum() / density.sum()
+    values, _ = solve(settings)
+    precision = KINKED.get(settings.name, 1e-9)
+    assert values["log_partition_field"] == pytest.approx(log_partition.item(), abs=precision)
+    assert values[settings.observable] == pytest.approx(moment.item(), rel=precision)
 
 
-def test_log_cosh_is_even_and_exact() -> None:
-    x = torch.cat([torch.linspace(-30, 30, 121, dtype=torch.float64), torch.tensor([700.0])])
-    torch.testing.assert_close(log_cosh(x), torch.log(torch.cosh(x)), atol=1e-14, rtol=1e-14)
-    huge = torch.tensor([1e4, -1e4])
-    torch.testing.assert_close(log_cosh(huge), huge.abs() - math.log(2))
-
-
-@given(
-    length=st.integers(2, 9),
-    dimension=st.sampled_from([1, 2]),
-    boundary=st.sampled_from(["periodic", "open"]),
-    coupling=st.floats(0.05, 3.0),
-    seed=st.integers(0, 1000),
-)
-def test_log_density_equals_the_dense_formula(
-    length: int, dimension: int, boundary: str, coupling: float, seed: int
-) -> None:
-    lattice = Lattice(length, dimension, boundary)
-    x = random_fields(lattice, 3, seed, torch.float64)
-    flat = x.flatten(1).numpy()
-    kernel = dense_kernel(lattice, coupling)
-    solved = np.linalg.solve(kernel, flat.T).T
-    expected = np.log(np.cosh(0.7 * flat)).sum(axis=1) - (flat * solved).sum(axis=1) / 2
-    target = IsingField(lattice, coupling, dtype=torch.float64)
-    np.testing.assert_allclose(target.log_density(x, 0.7), expected, rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(
-        -target.score(x, 0.0).flatten(1), solved, rtol=1e-10, atol=1e-10 * np.abs(solved).max()
-    )
-
-
-@pytest.mark.parametrize(
-    ("length", "diagonal", "beside", "at_ones", "at_sine", "squared_at_sine"), GOLDEN
-)
-def test_golden_values(
-    length: int,
-    diagonal: float,
-    beside: float,
-    at_ones: float,
-    at_sine: float,
-    squared_at_sine: float,
-) -> None:
-    lattice = Lattice(length)
-    target = IsingField(lattice, 1 / CRITICAL_TEMPERATURE, dtype=torch.float64)
-    first_site = torch.zeros(1, *lattice.shape, dtype=torch.float64)
-    first_site[0, 0, 0] = 1.0
-    first_row = -target.score(first_site, beta=0.0).flatten()
-    assert first_row[0].item() == pytest.approx(diagonal, abs=1e-12)
-    assert first_row[1].item() == pytest.approx(beside, abs=1e-12)
-    ones = torch.ones(1, *lattice.shape, dtype=torch.float64)
-    assert target.log_density(ones).item() == pytest.approx(at_ones, abs=1e-11)
-    sine = torch.arange(lattice.n_sites, dtype=torch.float64).sin().reshape(1, *lattice.shape)
-    assert target.log_density(sine).item() == pytest.approx(at_sine, abs=1e-11)
-    assert target.magnetization_squared(sine).item() == pytest.approx(squared_at_sine, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    "lattice",
-    [Lattice(3), Lattice(3, 2, "open"), Lattice(2), Lattice(8, 1), Lattice(7, 1, "open")],
-    ids=str,
-)
-def test_normalization_is_that_of_the_spin_mixture(lattice: Lattice) -> None:
-    """pi~ / Z_x is the mixture of N(Kt s, Kt) over the exact law of the spins s."""
-    coupling = 0.6
-    kernel = dense_kernel(lattice, coupling)
-    target = IsingField(lattice, coupling, dtype=torch.float64)
-    states, probabilities = spin_states(lattice, coupling)
-    x = random_fields(lattice, 8, seed=3, dtype=torch.float64)
-    from_mean = x.flatten(1)[:, None] - states.flatten(1)[None] @ torch.from_numpy(kernel)
-    log_normal = stats.multivariate_normal(cov=kernel).logpdf(from_mean.numpy())
-    log_mixture = np.logaddexp.reduce(log_normal + np.log(probabilities.numpy()), axis=1)
-    np.testing.assert_allclose(
-        target.log_density(x).numpy() - log_mixture,
-        log_partition_field(lattice, coupling),
-        atol=1e-10,
-    )
-
-
-@pytest.mark.parametrize("lattice", [Lattice(4), Lattice(4, 2, "open"), Lattice(9, 1)], ids=str)
-def test_fields_given_spins_are_exactly_normal(lattice: Lattice) -> None:
-    coupling, n = 0.5, 20_000
-    kernel = dense_kernel(lattice, coupling)
-    target = IsingField(lattice, coupling, dtype=torch.float64)
-    spins = torch.ones(n, *lattice.shape, dtype=torch.float64)
-    spins[:, 0] = -1.0
-    x = target.sample_field(spins, generator(4)).flatten(1).numpy()
-    centred = x - spins[0].flatten().numpy() @ kernel
-    white = np.linalg.solve(np.linalg.cholesky(kernel), centred.T).T
-    assert stats.kstest(white.ravel(), "norm").pvalue > 1e-3
-    assert stats.kstest((white**2).sum(axis=1), stats.chi2(lattice.n_sites).cdf).pvalue > 1e-3
-    off_diagonal = (white.T @ white)[np.triu_indices(lattice.n_sites, 1)] / math.sqrt(n)
-    assert stats.chi2.sf((off_diagonal**2).sum(), off_diagonal.size) > 1e-3
-
-
-def test_spins_given_a_field_have_the_right_frequencies() -> None:
-    target = IsingField(Lattice(5, 1), 0.5, dtype=torch.float64)
-    levels = torch.tensor([-1.5, -0.2, 0.0, 0.4, 2.0], dtype=torch.float64)
-    n = 20_000
-    spins = target.sample_spins(levels.expand(n, 5), generator(5))
-    assert set(spins.unique().tolist()) == {-1.0, 1.0}
-    mean = torch.tanh(levels)
-    z_scores = (spins.mean(0) - mean) / torch.sqrt((1 - mean**2) / n)
-    assert stats.chi2.sf((z_scores**2).sum().item(), 5) > 1e-3
-
-
-def test_alternating_draws_keep_the_exact_law_of_the_spins() -> None:
-    lattice, coupling, n = Lattice(2), 0.4, 20_000
-    target = IsingField(lattice, coupling, dtype=torch.float64)
-    gen = generator(6)
-    field = target.sample_field(exact_spins(lattice, coupling, n, gen), gen)
-    spins = target.sample_spins(field, gen)
-    numbers = ((spins.flatten(1) > 0).long() * torch.tensor([8, 4, 2, 1])).sum(1)
-    observed = torch.bincount(numbers, minlength=16).numpy()
-    _, probabilities = spin_states(lattice, coupling)
-    assert stats.chisquare(observed, n * probabilities.numpy()).pvalue > 1e-3
-
-
-def test_improved_estimator_on_exact_samples() -> None:
-    lattice, coupling = Lattice(4), 1 / CRITICAL_TEMPERATURE
-    target = IsingField(lattice, coupling, dtype=torch.float64)
-    gen = generator(7)
-    x = target.sample_field(exact_spins(lattice, coupling, 40_000, gen), gen)
-    squares = target.magnetization_squared(x)
-    error = squares.std().item() / math.sqrt(len(x))
-    assert error < 2e-3
-    assert abs(squares.mean().item() - 0.7613589085687) < 4 * error
-    mean = target.mean_magnetization(x)
-    assert abs(mean.mean().item()) < 4 * mean.std().item() / math.sqrt(len(x))
-
-
-def test_estimators_are_moments_of_independent_spins() -> None:
-    lattice = Lattice(3, 1)
-    target = IsingField(lattice, 0.5, dtype=torch.float64)
-    x = random_fields(lattice, 4, seed=8, dtype=torch.float64)
-    states, _ = spin_states(lattice, 0.5)
-    weights = torch.sigmoid(2 * x[:, None] * states[None]).prod(-1)
-    means = states.mean(-1)
-    torch.testing.assert_close(target.mean_magnetization(x), weights @ means)
-    torch.testing.assert_close(target.magnetization_squared(x), weights @ means**2)
-
-
-def test_moving_a_target_keeps_its_values() -> None:
-    target = IsingField(Lattice(4), 0.5)
-    moved = target.to("cpu", torch.float64)
-    x = random_fields(Lattice(4), 2, seed=9, dtype=torch.float64)
-    assert moved.log_density(x).dtype == torch.float64
-    assert target.to("cpu").log_density(x.float()).dtype == torch.float32
-    torch.testing.assert_close(moved.log_density(x).float(), target.log_density(x.float()))
-
-
-def test_bad_values_are_refused() -> None:
-    target = IsingField(Lattice(4), 0.5)
-    with pytest.raises(ValueError, match=r"shape \(batch, 4, 4\); got \(2, 4, 3\)"):
-        target.log_density(torch.zeros(2, 4, 3))
-    with pytest.raises(ValueError, match=r"shape \(batch, 4, 4\); got \(4, 4\)"):
-        target.score(torch.zeros(4, 4))
-    with pytest.raises(ValueError, match=r"shape \(batch, 4, 4\)"):
-        target.sample_field(torch.ones(2, 16), generator(0))
-    with pytest.raises(ValueError, match="must lie in"):
-        IsingField(Lattice(4), -0.5)
+def test_every_target_is_integrated() -> None:
+    assert {settings.name for settings in TWO_VARIABLES} == set(TARGETS)

@@ -26,9 +26,9 @@ from strata.neural_rg.chain import (
     log_partition_chain,
     magnetization_squared_chain,
 )
-from strata.neural_rg.config import MAX_TRANSFER_LENGTH, TargetSettings
 from strata.neural_rg.kaufman import energy_per_site_kaufman, log_partition_kaufman
 from strata.neural_rg.lattice import Lattice, check_coupling
+from strata.neural_rg.target_settings import MAX_TRANSFER_LENGTH, TargetSettings
 from strata.neural_rg.transfer_matrix import transfer_matrix_values
 
 MAX_ENUMERATED_SITES = 20
@@ -177,15 +177,13 @@ def read_exact(path: Path, target: TargetSettings) -> dict[str, np.ndarray]:
     """Return the exact values that `strata.neural_rg.solve` wrote for this target.
 
     Raises:
-        UserError: the file is missing, something else, or of another lattice or coupling.
+        UserError: the file is missing, something else, or of another distribution.
     """
     values = read_h5(path, "log_partition_field")
-    attributes = read_attributes(path)
-    for name, wanted in target.solve_options.items():
-        found = attributes.get(name)
-        if found != wanted:
-            raise UserError(
-                f"{path} is the exact answer for {name} {found}; the settings have {wanted}. Name "
-                "the file that belongs to them."
-            )
+    found = read_attributes(path).get("settings")
+    if found != target.solve_argument:
+        raise UserError(
+            f"{path} is the exact answer for {found}; the settings have {target.solve_argument}. "
+            "Name the file that belongs to them."
+        )
     return values

@@ -1,10 +1,7 @@
-"""Unnormalized log-densities that a flow learns.
+"""The continuous field of the Ising model.
 
-Conventions: x is a real field on the lattice with a leading batch axis; log-densities are natural
-logarithms without their normalization; dtype and device are those of the target, and the data must
-share them. The annealing factor beta is 1 for the target itself.
-
-Ising field: Kt = K Adj + alpha I (see `strata.neural_rg.exact`) and
+Conventions: those of `strata.neural_rg.targets`. With Kt = K Adj + alpha I (see
+`strata.neural_rg.exact`)
 
     ln pi~(x) = -1/2 x^T Kt^-1 x + sum_i ln cosh(beta x_i)
 
@@ -14,8 +11,6 @@ sample of the Ising model at coupling K.
 """
 
 import math
-from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,7 +18,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from strata.neural_rg.config import TargetSettings
 from strata.neural_rg.exact import kernel_eigenvalues, log_partition_offset
 from strata.neural_rg.lattice import Lattice
 
@@ -33,23 +27,6 @@ SOFTPLUS_THRESHOLD = 40.0
 Fields = Float[Tensor, "batch *lattice"]
 Modes = Float[Tensor, "batch *modes"]
 PerSample = Float[Tensor, " batch"]
-
-
-class Target(Protocol):
-    """A density on fields of shape `event_shape`, known up to its normalization."""
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one field, without the batch axis."""
-        ...
-
-    def log_density(self, x: Fields, beta: float = 1.0) -> PerSample:
-        """Return the unnormalized log-density of each field."""
-        ...
-
-    def score(self, x: Fields, beta: float = 1.0) -> Fields:
-        """Return the gradient of `log_density` with respect to each field."""
-        ...
 
 
 class FourierModes:
@@ -114,7 +91,7 @@ class SineModes:
         return self.transform(self.transform(x) * gain)
 
 
-class IsingField(Target):
+class IsingField:
     """The continuous field whose signs follow the Ising model (see the top of this module).
 
     `coupling` is K = J / (k_B T), dimensionless, and `log_partition_offset` the C of
@@ -168,11 +145,11 @@ class IsingField(Target):
         self._check_shape(x)
         return beta * torch.tanh(beta * x) - self.modes.filter(x, self.inverse_kernel)
 
-    def mean_magnetization(self, x: Fields) -> PerSample:
+    def order_parameter(self, x: Fields) -> PerSample:
         """Return E[m | x], the mean of tanh(x_i) over the sites."""
         return torch.tanh(x).flatten(1).mean(1)
 
-    def magnetization_squared(self, x: Fields) -> PerSample:
+    def observable(self, x: Fields) -> PerSample:
         """Return E[m^2 | x] = (mean t)^2 - sum t^2 / N^2 + 1 / N with t_i = tanh(x_i).
 
         Its mean over the target (beta = 1) is <m^2> of the Ising model: given x the spins are
@@ -209,15 +186,3 @@ class IsingField(Target):
 def log_cosh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return ln cosh(x) elementwise as softplus(2x) - x - ln 2, which does not overflow."""
     return functional.softplus(2 * x, threshold=SOFTPLUS_THRESHOLD) - x - math.log(2)
-
-
-TARGETS: dict[str, Callable[..., IsingField]] = {"ising": IsingField}
-"""Constructors by name; each takes (lattice, coupling, *, dtype, device)."""
-
-
-def build_target(
-    settings: TargetSettings, *, dtype: torch.dtype, device: torch.device
-) -> IsingField:
-    """Return the target that the settings describe."""
-    lattice = Lattice(settings.L, settings.d, settings.boundary)
-    return TARGETS[settings.name](lattice, settings.coupling, dtype=dtype, device=device)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from strata.neural_rg.config import MAX_COUPLING
+from strata.neural_rg.target_settings import MAX_COUPLING
 
 Boundary = Literal["periodic", "open"]
 

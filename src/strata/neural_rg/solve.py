@@ -1,35 +1,71 @@
-"""Solve a finite Ising model exactly and write its partition function and averages to HDF5.
+"""Solve a target exactly and write its normalization and its averages to HDF5.
 
-Conventions: those of `strata.neural_rg.exact`; K = J / (k_B T), natural logarithms, energy in J.
+Conventions: `log_partition_field` is ln of the integral of pi~ (natural logarithm); for the Ising
+model also ln Z of the spins, ln Z - ln Z_x, and the energy per site in J. The average of the
+target's observable stands under its own name.
 """
 
 import json
 from collections.abc import Sequence
-from typing import get_args
 
 from strata.artifacts import provenance, write_h5
+from strata.config import Settings, parse, setting
 from strata.errors import UserError
 from strata.neural_rg.exact import exact_values, log_partition_offset
-from strata.neural_rg.lattice import Boundary, Lattice
+from strata.neural_rg.lattice import Lattice
+from strata.neural_rg.quadrature import planar_values, scalar_field_values
+from strata.neural_rg.target_settings import (
+    IsingSettings,
+    ScalarFieldSettings,
+    TargetSettings,
+)
 from strata.stages import run_stage, stage_arguments
 
 UNITS = {
     "log_partition": "nats",
     "log_partition_field": "nats",
     "log_partition_offset": "nats",
-    "magnetization_squared": "1",
     "energy_per_site": "J",
+    "magnetization_squared": "1",
+    "radius_squared": "1",
+    "x1_squared": "1",
 }
+Solution = tuple[dict[str, float], str]
 
 
-def solve(lattice: Lattice, coupling: float) -> tuple[dict[str, float], str]:
+class Question(Settings):
+    """What is asked: a distribution."""
+
+    target: TargetSettings = setting(
+        IsingSettings(), "The distribution to solve.", discriminator="name"
+    )
+
+
+def solve(target: TargetSettings) -> Solution:
     """Return the exact values by the names of `UNITS`, and the method that gave them.
 
-    `magnetization_squared` is left out where no method reaches it. Raises ValueError for a coupling
-    outside (0, 100] and for open square lattices above length 16.
+    The observable is left out where no method reaches it. Raises ValueError for a distribution that
+    no method solves.
     """
-    exact = exact_values(lattice, coupling)
-    offset = log_partition_offset(lattice, coupling)
+    if isinstance(target, IsingSettings):
+        return _ising(target)
+    if isinstance(target, ScalarFieldSettings):
+        lattice = Lattice(target.L, target.d, target.boundary)
+        log_partition, moment = scalar_field_values(lattice, target.kappa, target.lam)
+        method = "transfer matrix on Gauss nodes"
+    else:
+        parameters = {
+            name: float(value) for name, value in target.distribution.items() if name != "name"
+        }
+        log_partition, moment = planar_values(target.name, **parameters)
+        method = "quadrature"
+    return {"log_partition_field": log_partition, target.observable: moment}, method
+
+
+def _ising(target: IsingSettings) -> Solution:
+    lattice = Lattice(target.L, target.d, target.boundary)
+    exact = exact_values(lattice, target.coupling)
+    offset = log_partition_offset(lattice, target.coupling)
     values = {
         "log_partition": exact.log_partition,
         "log_partition_field": exact.log_partition - offset,
@@ -37,35 +73,34 @@ def solve(lattice: Lattice, coupling: float) -> tuple[dict[str, float], str]:
         "energy_per_site": exact.energy_per_site,
     }
     if exact.magnetization_squared is not None:
-        values["magnetization_squared"] = exact.magnetization_squared
+        values[target.observable] = exact.magnetization_squared
     return values, exact.method
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the lattice and the coupling from the command line; write the exact values.
+    """Read the distribution from the command line; write the exact values.
 
-    Raises UserError where they make no lattice, or one that no exact method reaches.
+    Raises UserError where it is none, or one that no exact method reaches.
     """
     parser = stage_arguments(__doc__, inputs=(), outputs=("exact",))
-    parser.add_argument("--length", type=int, required=True, help="sites per axis")
-    parser.add_argument("--dimension", type=int, default=2, help="1 or 2 (default: 2)")
-    parser.add_argument("--boundary", default="periodic", choices=get_args(Boundary))
-    parser.add_argument("--coupling", type=float, required=True, help="K = J / (k_B T)")
+    parser.add_argument(
+        "--target",
+        required=True,
+        metavar="JSON",
+        help='settings of the target, as in config/: {"name": "ising", "L": 4, "K": 0.44}',
+    )
     arguments = parser.parse_args(argv)
     try:
-        lattice = Lattice(arguments.length, arguments.dimension, arguments.boundary)
-        values, method = solve(lattice, arguments.coupling)
+        block = json.loads(arguments.target)
+    except ValueError as error:
+        raise UserError(f"--target: expected JSON ({error}); got {arguments.target!r}.") from error
+    target = parse(Question, {"target": block}, "--target").target
+    try:
+        values, method = solve(target)
     except ValueError as error:
         raise UserError(str(error)) from error
-    asked = {
-        "length": lattice.length,
-        "dimension": lattice.dimension,
-        "boundary": lattice.boundary,
-        "coupling": arguments.coupling,
-    }
-    attributes = {**asked, "method": method, **provenance(json.dumps(asked))}
-    units = {name: UNITS[name] for name in values}
-    write_h5(arguments.exact, values, units=units, attributes=attributes)
+    attributes = {"method": method, **provenance(target.solve_argument)}
+    write_h5(arguments.exact, values, units=UNITS, attributes=attributes)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Float, Int
 
-from strata.neural_rg.config import MAX_TRANSFER_LENGTH
 from strata.neural_rg.lattice import Lattice, check_coupling
+from strata.neural_rg.target_settings import MAX_TRANSFER_LENGTH
 
 SPINS_PER_FACTOR = 4
 """H is applied as 16 x 16 matrices: small enough for few operations, large enough for BLAS."""
