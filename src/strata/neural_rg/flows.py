@@ -9,16 +9,20 @@ Source: Li and Wang, arXiv:1802.02840, eqs. 2-3.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from strata.neural_rg.checkerboard import CheckerboardNetwork
 from strata.neural_rg.config import RunSettings
 from strata.neural_rg.couplings import CouplingStack
-from strata.neural_rg.wiring import PatchLayer, mera_layers
+from strata.neural_rg.flow_settings import AnyFlow, MeraSettings, RealNVPSettings, TebdSettings
+from strata.neural_rg.target_settings import PlanarTarget, TargetSettings
+from strata.neural_rg.wiring import PatchLayer, mera_layers, tebd_layers
 
 Fields = Float[Tensor, "batch *lattice"]
 PerSample = Float[Tensor, " batch"]
@@ -40,6 +44,8 @@ class Flow(Protocol):
 class PatchNetwork(nn.Module):
     """Layers of blocks on patches; all patches of a layer share one block.
 
+    `scales` and `blocks` hold the scale and the block of each layer, in the order of inference.
+
     Args:
         shape: shape of the lattice.
         layers: the wiring, in the order of inference.
@@ -52,6 +58,7 @@ class PatchNetwork(nn.Module):
         super().__init__()
         self.shape = tuple(shape)
         self.sites_per_patch = blocks[0].n_sites
+        self.scales = tuple(layer.scale for layer in layers)
         self.blocks = nn.ModuleList(blocks)
         for index, layer in enumerate(layers):
             sites = torch.from_numpy(layer.sites).flatten()
@@ -65,12 +72,29 @@ class PatchNetwork(nn.Module):
         """Return the latents and the log-determinant of x -> z."""
         return self._through(x, range(len(self.blocks)), "infer")
 
-    def _through(self, fields: Tensor, order: range, direction: str) -> tuple[Tensor, Tensor]:
+    def generate_scale(self, lattice: Fields, scale: int) -> Fields:
+        """Return the lattice after the layers of one scale, in the order of generation.
+
+        Applied from the coarsest scale to the finest, this is `generate`.
+        """
+        return self._through(lattice, self.layers_of(scale), "generate")[0]
+
+    def layers_of(self, scale: int) -> list[int]:
+        """Return the layers of a scale, in the order of generation."""
+        return [layer for layer in range(len(self.scales))[::-1] if self.scales[layer] == scale]
+
+    def sites(self, layer: int) -> Int[Tensor, " sites"]:
+        """Return the sites of a layer's patches: the first of every patch, then the second, ..."""
+        return self.get_buffer(f"sites_{layer}")
+
+    def _through(
+        self, fields: Tensor, order: Sequence[int], direction: str
+    ) -> tuple[Tensor, Tensor]:
         n = fields.shape[0]
         values = fields.reshape(n, -1).t().contiguous()  # (sites, batch)
         log_det = values.new_zeros(n)
         for index in order:
-            sites = self.get_buffer(f"sites_{index}")
+            sites = self.sites(index)
             patches = values.index_select(0, sites).view(self.sites_per_patch, -1)
             patches, change = getattr(self.blocks[index], direction)(patches)
             values = values.index_copy(0, sites, patches.view(-1, n))
@@ -81,7 +105,7 @@ class PatchNetwork(nn.Module):
 class GaussianFlow(nn.Module):
     """The distribution of x = network(z), z ~ N(0, 1) independently at every site."""
 
-    def __init__(self, network: PatchNetwork) -> None:
+    def __init__(self, network: PatchNetwork | CheckerboardNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -119,26 +143,65 @@ class Symmetrized(nn.Module):
         return torch.logaddexp(self.flow.log_prob(x), self.flow.log_prob(-x)) - math.log(2.0)
 
 
+def gaussian_part(flow: GaussianFlow | Symmetrized) -> GaussianFlow:
+    """Return the flow that has latents: the one inside, if it was made even."""
+    return flow.flow if isinstance(flow, Symmetrized) else flow
+
+
 def normal_log_density(z: Fields) -> PerSample:
     """Return the log-density of independent standard normal variables."""
     flat = z.flatten(1)
     return -0.5 * (flat.square().sum(1) + flat.shape[1] * math.log(2.0 * math.pi))
 
 
-def _mera(settings: RunSettings, generator: torch.Generator) -> PatchNetwork:
-    target, flow = settings.target, settings.flow
+def _mera(target: Any, flow: MeraSettings, generator: torch.Generator) -> PatchNetwork:
     layers = mera_layers(target.L, target.d, flow.n_disentanglers)
+    return _patched(target.event_shape, layers, flow, generator)
+
+
+def _tebd(target: Any, flow: TebdSettings, generator: torch.Generator) -> PatchNetwork:
+    layers = tebd_layers(target.L, target.d, flow.depth)
+    return _patched(target.event_shape, layers, flow, generator)
+
+
+def _realnvp(
+    target: TargetSettings, flow: RealNVPSettings, generator: torch.Generator
+) -> PatchNetwork | CheckerboardNetwork:
+    if isinstance(target, PlanarTarget):
+        both_coordinates = PatchLayer(0, np.array([[0], [1]]))
+        return _patched(target.event_shape, [both_coordinates], flow, generator)
+    return CheckerboardNetwork(
+        target.event_shape,
+        target.boundary,
+        flow.n_layers,
+        flow.hidden_scale,
+        flow.hidden_shift,
+        generator,
+    )
+
+
+def _patched(
+    shape: Sequence[int], layers: Sequence[PatchLayer], flow: AnyFlow, generator: torch.Generator
+) -> PatchNetwork:
     blocks = [
-        CouplingStack(2**target.d, flow.n_layers, flow.hidden_scale, flow.hidden_shift, generator)
-        for _ in layers
+        CouplingStack(
+            len(layer.sites), flow.n_layers, flow.hidden_scale, flow.hidden_shift, generator
+        )
+        for layer in layers
     ]
-    return PatchNetwork((target.L,) * target.d, layers, blocks)
+    return PatchNetwork(shape, layers, blocks)
 
 
-NETWORKS = {"mera": _mera}
+NETWORKS: dict[str, Callable[..., PatchNetwork | CheckerboardNetwork]] = {
+    "mera": _mera,
+    "tebd": _tebd,
+    "realnvp": _realnvp,
+}
+"""Constructors by name; each takes (target settings, flow settings, CPU generator)."""
 
 
 def build_flow(settings: RunSettings, generator: torch.Generator) -> GaussianFlow | Symmetrized:
     """Return the flow that the settings describe, with fresh weights from a CPU generator."""
-    flow = GaussianFlow(NETWORKS[settings.flow.name](settings, generator))
+    network = NETWORKS[settings.flow.name](settings.target, settings.flow, generator)
+    flow = GaussianFlow(network)
     return Symmetrized(flow) if settings.flow.symmetrize else flow

@@ -4,7 +4,8 @@ Conventions: sites are numbered in C order. A layer's table has shape (sites of 
 layers stand in the order of inference, from the field (finest scale) to the latents. Scale 0 is the
 finest.
 
-Source: Li and Wang, arXiv:1802.02840, fig. 1; Vidal, Phys. Rev. Lett. 99, 220405 (MERA).
+Source: Li and Wang, arXiv:1802.02840, fig. 1; Vidal, Phys. Rev. Lett. 99, 220405 (MERA) and
+91, 147902 (TEBD).
 """
 
 import itertools
@@ -41,6 +42,24 @@ def mera_layers(length: int, dimension: int, n_disentanglers: int) -> list[Patch
         PatchLayer(scale, _patches(length, dimension, stride=2**scale, shift=layer % 2))
         for scale in range(n_scales)
         for layer in range(n_disentanglers + 1)
+    ]
+
+
+def tebd_layers(length: int, dimension: int, depth: int) -> list[PatchLayer]:
+    """Return the `depth` layers of a brick wall on the whole lattice, all of scale 0.
+
+    Layers are alternately unshifted and shifted by one site along every axis (periodic).
+
+    Raises:
+        ValueError: the length is odd, or the depth is.
+    """
+    if length < 2 or length % 2:
+        raise ValueError(f"A brick wall needs an even length; got {length}.")
+    if depth < 2 or depth % 2:
+        raise ValueError(f"A brick wall needs an even number of layers; got {depth}.")
+    return [
+        PatchLayer(0, _patches(length, dimension, stride=1, shift=layer % 2))
+        for layer in range(depth)
     ]
 
 
