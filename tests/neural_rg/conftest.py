@@ -21,6 +21,9 @@ FILES = {  # argument of a stage -> file in the run's folder
     "history": "history.h5",
     "model": "model.pt",
     "samples": "samples.h5",
+    "hmc": "hmc.h5",
+    "data": "ising_samples.h5",
+    "information": "information.h5",
     "exact": "exact.h5",
     "analysis": "analysis.json",
     "verdict": "verdict.json",
@@ -28,13 +31,20 @@ FILES = {  # argument of a stage -> file in the run's folder
     "image": "loss_acc.png",
 }
 ARGUMENTS = {  # stage -> its inputs and outputs
+    "generate": ("settings", "samples"),
     "train": ("settings", "history", "model"),
     "sample": ("settings", "model", "samples"),
+    "evolve": ("settings", "model", "hmc"),
     "analyze": ("settings", "samples", "exact", "analysis", "verdict"),
     "plot": ("settings", "history", "exact", "figure", "image"),
+    "measure": ("settings", "model", "data", "information"),
+    "plot_hamiltonian": ("settings", "hmc", "exact", "figure", "image"),
+    "plot_information": ("settings", "information", "figure", "image"),
 }
+OPTIONAL = {"train": ("data",), "analyze": ("hmc", "data")}  # stage -> inputs it can do without
 EVERY_SECTION: dict[str, Any] = {
-    "seed": 0, "target": {}, "flow": {}, "training": {}, "sampling": {}, "expected": {},
+    "seed": 0, "target": {}, "flow": {}, "training": {}, "original": None, "sampling": {},
+    "hmc": {}, "data": {}, "pictures": {}, "expected": {},
 }  # fmt: skip
 MINIATURE: dict[str, dict[str, Any]] = {
     "target": {"L": 4},
@@ -48,8 +58,12 @@ MINIATURE: dict[str, dict[str, Any]] = {
         "evaluate_every": 20,
         "checkpoint_every": 7,
         "evaluation_batch": 64,
+        "snapshot_every": 10,
+        "n_snapshot": 3,
     },
-    "sampling": {"n_chains": 8, "n_steps": 12, "n_therm": 4, "n_kept": 6},
+    "sampling": {"n_chains": 8, "n_steps": 12, "n_therm": 4, "n_kept": 6, "n_shown": 5},
+    "hmc": {"n_chains": 6, "n_therm": 4, "n_steps": 8, "n_leapfrog": 2},
+    "data": {"n_chains": 8, "n_therm": 4, "n_sweeps": 16, "every": 2},
 }
 
 
@@ -67,18 +81,27 @@ class RunFolder:
         return RunSettings.model_validate_json(self.path("settings").read_text())
 
     def arguments(self, stage: str, **elsewhere: Path) -> list[str]:
-        """The stage's command line; `elsewhere` names files outside the folder."""
+        """The stage's command line; `elsewhere` names files outside the folder.
+
+        An optional input is given where `elsewhere` names it.
+        """
         paths = {name: elsewhere.get(name, self.path(name)) for name in ARGUMENTS[stage]}
+        paths |= {name: elsewhere[name] for name in OPTIONAL.get(stage, ()) if name in elsewhere}
         return [text for name, path in paths.items() for text in (f"--{name}", str(path))]
 
     def run(self, stage: str, **elsewhere: Path) -> None:
         """Run a stage in this process."""
         self._main(stage)(self.arguments(stage, **elsewhere))
 
+    def generate(self) -> Path:
+        """Write exact samples of the Ising field, and return where."""
+        self.run("generate", samples=self.path("data"))
+        return self.path("data")
+
     def solve(self) -> None:
         """Write the exact answer."""
         target = self.settings.target
-        self._main("solve")([*target.solve_arguments.split(), "--exact", str(self.path("exact"))])
+        self._main("solve")(["--target", target.solve_argument, "--exact", str(self.path("exact"))])
 
     def status(self, stage: str, **elsewhere: Path) -> int:
         """Run a stage in this process and return the exit status that its process would have."""
@@ -112,14 +135,13 @@ class RunFolder:
 
 
 def run_folder(folder: Path, changes: Mapping[str, Any]) -> RunFolder:
+    """Make a run's folder: miniature settings with the changes; a target that is named is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    block = {
-        key: {**MINIATURE.get(key, {}), **changes.get(key, {})}
-        if isinstance(changes.get(key, {}), dict)
-        else changes[key]
-        for key in MINIATURE.keys() | changes.keys()
-    }
-    (folder / FILES["settings"]).write_text(json.dumps({**EVERY_SECTION, **block}))
+    blocks: dict[str, Any] = {**EVERY_SECTION, **MINIATURE}
+    for key, change in changes.items():
+        whole = not isinstance(change, dict) or (key == "target" and "name" in change)
+        blocks[key] = change if whole else {**(blocks[key] or {}), **change}
+    (folder / FILES["settings"]).write_text(json.dumps(blocks))
     return RunFolder(folder)
 
 

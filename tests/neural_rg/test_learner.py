@@ -4,6 +4,7 @@
 cuts: every proposal is evaluated by the inferring pass, and every log-density is computed anew.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,37 +15,70 @@ import torch
 from torch import Tensor, nn
 
 from strata.neural_rg import learner as learner_module
-from strata.neural_rg.config import FlowSettings, NeuralRGTraining, RunSettings, TargetSettings
-from strata.neural_rg.exact import kernel_eigenvalues
-from strata.neural_rg.flows import build_flow
+from strata.neural_rg.config import NeuralRGTraining, RunSettings
+from strata.neural_rg.exact import kernel_eigenvalues, kernel_offset
+from strata.neural_rg.exact_data import ExactFields
+from strata.neural_rg.flow_settings import (
+    FlowSettings,
+    MeraSettings,
+    RealNVPSettings,
+    TebdSettings,
+)
+from strata.neural_rg.flows import build_flow, gaussian_part
+from strata.neural_rg.ising_field import IsingField
 from strata.neural_rg.learner import UNITS, FlowLearner, effective_sample_fraction
 from strata.neural_rg.metropolis import ChainState, metropolis_step
+from strata.neural_rg.target_settings import (
+    IsingSettings,
+    RingSettings,
+    ScalarFieldSettings,
+    TargetSettings,
+    WaveSettings,
+)
 from strata.neural_rg.targets import build_target
 from strata.randomness import Generators
 
 CPU = torch.device("cpu")
+SIZES = {"n_layers": 2, "hidden_scale": 4, "hidden_shift": 5}
+CRITICAL = IsingSettings(L=4)
+BEYOND_THE_ISING_MERA: dict[str, tuple[TargetSettings, FlowSettings]] = {
+    "brick wall": (CRITICAL, TebdSettings(depth=2, **SIZES)),
+    "checkerboard": (CRITICAL, RealNVPSettings(**SIZES)),
+    "phi4": (ScalarFieldSettings(L=4), MeraSettings(**SIZES)),
+    "ring": (RingSettings(), RealNVPSettings(**SIZES)),
+    "wave": (WaveSettings(), RealNVPSettings(symmetrize=True, **SIZES)),
+}
 
 
 def new_learner(
     *,
-    length: int = 4,
+    target: TargetSettings = CRITICAL,
+    flow: FlowSettings | None = None,
     symmetrize: bool = False,
     std: float | None = 0.2,
     seed: int = 3,
+    spins: Tensor | None = None,
     **training: Any,
 ) -> FlowLearner:
-    """A learner in float64; weights of the given spread, or as a run starts for None."""
+    """A learner in float64; weights of the given spread, or as a run starts for None.
+
+    With spins, the data term is over exact fields of them.
+    """
     settings = RunSettings(
-        target=TargetSettings(L=length),
-        flow=FlowSettings(hidden_scale=4, hidden_shift=5, n_layers=2, symmetrize=symmetrize),
+        target=target,
+        flow=flow or MeraSettings(symmetrize=symmetrize, **SIZES),
         training=NeuralRGTraining(**{"batch": 8, "steps": 8, "evaluation_batch": 50, **training}),
     )
     generators = Generators(seed, CPU)
-    flow = build_flow(settings, generators.on_cpu("init")).double()
+    module = build_flow(settings, generators.on_cpu("init")).double()
     if std is not None:
-        spread_weights(flow, std)
-    target = build_target(settings.target, dtype=torch.float64, device=CPU)
-    return FlowLearner(flow, target, settings.training, generators)
+        spread_weights(module, std)
+    density = build_target(settings.target, dtype=torch.float64, device=CPU)
+    exact = None
+    if spins is not None:
+        assert isinstance(density, IsingField)
+        exact = ExactFields(density, spins)
+    return FlowLearner(module, density, settings.training, generators, exact)
 
 
 def spread_weights(flow: nn.Module, std: float) -> None:
@@ -112,7 +146,7 @@ def plain_step(
         log_a.append(step_log_a)
         accepted.append(step_accepted.double())
         kld.append(flow.log_prob(x) - log_pi(x))
-        squares.append(target.magnetization_squared(z))
+        squares.append(target.observable(z))
     fields = torch.cat(visited)
     buffer = torch.cat([buffer, fields, -fields])
     if len(buffer) > s.buffer_batches * s.batch:
@@ -121,7 +155,7 @@ def plain_step(
         "variational": torch.cat(kld).mean(),
         "log_acceptance": torch.cat(log_a).mean(),
         "acceptance": torch.cat(accepted).mean(),
-        "magnetization_squared": torch.cat(squares).mean(),
+        "observable": torch.cat(squares).mean(),
     }
     if s.delta > 0:
         terms["data"] = -flow.log_prob(rows(buffer, s.batch, "data")).mean()
@@ -137,6 +171,10 @@ def plain_step(
     {"n_therm": 1, "n_steps": 2, "delta": 0.0, "omega": 0.4, "epsilon": 2.0, "beta": 0.5},
     {"n_therm": 1, "n_steps": 1, "delta": 0.0, "omega": 0.0, "epsilon": 1.0},
     {"n_therm": 1, "n_steps": 1, "delta": 1.0, "omega": 0.5, "symmetrize": True},
+    *(
+        {"target": target, "flow": flow, "n_therm": 1, "epsilon": 0.3, "beta": 0.4}
+        for target, flow in BEYOND_THE_ISING_MERA.values()
+    ),
 ])  # fmt: skip
 def test_training_steps_are_the_sources(settings: Mapping[str, Any]) -> None:
     """Loss, its parts, its gradient and the buffer, over steps that start from a full buffer."""
@@ -227,7 +265,12 @@ def test_as_many_proposals_are_made_as_in_the_source(
 ) -> None:
     """Before each of the Ntherm + Nsteps steps come Nskips further ones; half a step is none."""
     learner = new_learner(
-        length=2, n_therm=n_therm, n_skip=n_skip, n_steps=n_steps, batch=4, buffer_batches=20
+        target=IsingSettings(L=2),
+        n_therm=n_therm,
+        n_skip=n_skip,
+        n_steps=n_steps,
+        batch=4,
+        buffer_batches=20,
     )
     proposed: list[int] = []
     moves: list[ChainState] = []
@@ -278,6 +321,7 @@ def test_chains_start_from_the_buffer_once_it_holds_more_than_a_batch(
 def identity_free_energy(learner: FlowLearner) -> float:
     """E_N(0,1)[ln N - ln pi~] = -N/2 ln(2 pi e) + tr Kt^-1 / 2 - N E[ln cosh z], in nats."""
     target = learner.target
+    assert isinstance(target, IsingField)
     n_sites = target.lattice.n_sites
     points, weights = np.polynomial.hermite_e.hermegauss(200)
     log_cosh = (weights * (np.logaddexp(points, -points) - math.log(2))).sum() / weights.sum()
@@ -307,10 +351,13 @@ def test_training_starts_from_the_free_energy_of_independent_normals() -> None:
 def test_every_metric_has_a_unit_and_no_graph() -> None:
     learner = new_learner(epsilon=1.0)
     metrics = {**learner.training_step(0)[1], **learner.evaluate()}
-    assert {*metrics, "loss", "gradient_norm"} == set(UNITS) == set(learner.units)
+    snapshot = learner.snapshot()
+    recorded = {*metrics, *snapshot, "loss", "gradient_norm"}
+    assert recorded == set(UNITS) == set(learner.units)
     for value in metrics.values():
         assert not value.requires_grad
         assert value.shape == ()
+    assert not any(fields.requires_grad for fields in snapshot.values())
 
 
 def test_evaluation_touches_nothing_but_its_own_generator() -> None:
@@ -328,22 +375,35 @@ def test_evaluation_touches_nothing_but_its_own_generator() -> None:
     assert all(parameter.grad is None for parameter in learner.module.parameters())
 
 
-@pytest.mark.parametrize("symmetrize", [False, True])
-def test_evaluation_is_that_of_fresh_samples_of_the_target_itself(symmetrize: bool) -> None:
+HALVES = {  # a number whose sign tells the mirror halves apart
+    "ising": lambda x: np.tanh(x).mean(axis=(1, 2)),
+    "phi4": lambda x: x.mean(axis=(1, 2)),
+    "ring2d": lambda x: x[:, 0],
+    "wave": lambda x: x[:, 0],
+}
+
+
+@pytest.mark.parametrize(("target", "flow"), [
+    (CRITICAL, MeraSettings(**SIZES)),
+    (CRITICAL, MeraSettings(symmetrize=True, **SIZES)),
+    *BEYOND_THE_ISING_MERA.values(),
+])  # fmt: skip
+def test_evaluation_is_that_of_fresh_samples_of_the_target_itself(
+    target: TargetSettings, flow: FlowSettings
+) -> None:
     """At beta = 1, whatever the annealing; importance weights and Kish's formula written out."""
-    learner = new_learner(beta=0.2, symmetrize=symmetrize)
+    learner = new_learner(target=target, flow=flow, beta=0.2)
     found = learner.evaluate()
     with torch.no_grad():
         x, _ = learner.module.sample(50, Generators(3, CPU)["eval"])
         log_weight = (learner.target.log_density(x) - learner.module.log_prob(x)).numpy()
-    weight = np.exp(log_weight)
-    magnetization = np.tanh(x.numpy()).mean(axis=(1, 2))
+    weight = np.exp(log_weight - log_weight.max())
     expected = {
         "variational": -log_weight.mean(),
         "variational_error": log_weight.std(ddof=1) / math.sqrt(50),
         "effective_sample_fraction": weight.sum() ** 2 / (50 * (weight**2).sum()),
-        "magnetization_squared": learner.target.magnetization_squared(x).mean().item(),
-        "positive_fraction": (magnetization > 0).mean(),
+        "observable": learner.target.observable(x).mean().item(),
+        "positive_fraction": (HALVES[target.name](x.numpy()) > 0).mean(),
     }
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
 
@@ -364,3 +424,120 @@ def test_a_learner_goes_on_where_another_stopped() -> None:
     second.generators.load_state_dict(first.generators.state_dict())
     assert torch.equal(first.training_step(2)[0], second.training_step(2)[0])
     assert torch.equal(first.buffer.fields, second.buffer.fields)
+
+
+# --- exact data ---------------------------------------------------------------------------------
+
+
+def exact_spins(target: IsingField, n: int) -> Tensor:
+    """n spin states with their exact frequencies, by enumeration."""
+    lattice = target.lattice
+    states = np.array(list(itertools.product((-1, 1), repeat=lattice.n_sites)), dtype=np.int8)
+    energies = ((states @ lattice.adjacency()) * states).sum(axis=1) / 2
+    weights = torch.from_numpy(np.exp(target.coupling * (energies - energies.max())))
+    rows = torch.multinomial(weights, n, True, generator=torch.Generator().manual_seed(6))
+    return torch.from_numpy(states)[rows].reshape(n, *lattice.shape)
+
+
+def test_exact_data_give_the_cross_entropy_of_the_target() -> None:
+    """With weights of 0 the flow is the normal prior: <-ln p> = N/2 ln(2 pi) + <x . x> / 2.
+
+    x = Kt s + Kt^(1/2) eta, so that <x . x> = <|Kt s|^2> + tr Kt.
+    """
+    settings, n = IsingSettings(L=2, T=2.5), 20_000
+    target = build_target(settings, dtype=torch.float64, device=CPU)
+    assert isinstance(target, IsingField)
+    spins = exact_spins(target, 5 * n)
+    learner = new_learner(target=settings, spins=spins, std=0.0, batch=n, n_therm=0, omega=0.0)
+    _, metrics = learner.training_step(0)
+
+    states = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4)), dtype=torch.float64)
+    adjacency = torch.from_numpy(target.lattice.adjacency()).double()
+    log_weights = 0.4 * ((states @ adjacency) * states).sum(1) / 2
+    kernel = 0.4 * adjacency + kernel_offset(target.lattice, 0.4) * torch.eye(4)
+    square = torch.softmax(log_weights, 0) @ (states @ kernel).square().sum(1) + kernel.trace()
+    expected = (4 * math.log(2 * math.pi) + square.item()) / 2
+    x = target.sample_field(spins.double(), torch.Generator().manual_seed(7))
+    error = x.square().flatten(1).sum(1).std().item() / 2 / math.sqrt(n)
+    assert error < 0.01 * expected
+    assert abs(metrics["data"].item() - expected) < 4 * error
+
+
+def test_exact_data_take_the_place_of_the_buffer_in_the_data_term_alone() -> None:
+    target = new_learner().target
+    assert isinstance(target, IsingField)
+    spins = exact_spins(target, 50)
+    learner, replaying = new_learner(spins=spins), new_learner()
+    for step in range(3):
+        loss, metrics = learner.training_step(step)
+        _, replayed = replaying.training_step(step)
+        for name in ("variational", "log_acceptance", "acceptance", "observable"):
+            assert torch.equal(metrics[name], replayed[name])
+        assert torch.equal(learner.buffer.fields, replaying.buffer.fields)
+        assert metrics["data"] != replayed["data"]
+    drawn = Generators(3, CPU)["data"]
+    for _ in range(3):
+        x = ExactFields(target, spins).draw(8, drawn)
+    assert metrics["data"].item() == pytest.approx(-learner.module.log_prob(x).mean().item())
+    assert loss.item() == pytest.approx(
+        0.5 * metrics["variational"].item() + metrics["data"].item(), rel=1e-12
+    )
+
+
+def test_exact_data_without_weight_are_not_drawn() -> None:
+    learner = new_learner(spins=torch.ones(3, 4, 4, dtype=torch.int8), delta=0.0)
+    _, metrics = learner.training_step(0)
+    assert "data" not in metrics
+    assert "data" not in learner.generators.state_dict()
+
+
+# --- snapshots ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("symmetrize", [False, True])
+def test_snapshots_show_the_same_latents_under_other_weights(symmetrize: bool) -> None:
+    learner = new_learner(symmetrize=symmetrize, n_snapshot=5)
+    learner.training_step(0)
+    network = gaussian_part(learner.module).network
+    seen = []
+    for std in (0.2, 0.3):
+        spread_weights(learner.module, std)
+        fields = learner.snapshot()["proposed"]
+        assert torch.equal(learner.snapshot()["proposed"], fields)
+        with torch.no_grad():
+            latents = torch.stack([network.infer(sign * fields)[0] for sign in (1, -1)])
+            expected, _ = learner.module.sample(5, Generators(3, CPU)["snapshot"])
+        assert torch.equal(fields, expected)
+        seen.append((fields, latents))
+    (fields, latents), (other_fields, other_latents) = seen
+    assert ((fields - other_fields).abs().amax(dim=(1, 2)) > 0.1).all()
+    first_draw = torch.randn(5, 4, 4, generator=Generators(3, CPU)["snapshot"], dtype=torch.float64)
+    for found in (latents, other_latents):
+        distance = (found - first_draw).abs().amax(dim=(2, 3))  # (sign, field)
+        assert (distance.amin(0) < 1e-10).all()
+    assert (distance[0] < 1e-10).all() != symmetrize, "some fields should be mirrored"
+
+
+def test_snapshots_show_where_the_chains_are() -> None:
+    learner = new_learner(n_snapshot=5, n_steps=2, n_skip=1)
+    learner.training_step(0)
+    visited = learner.buffer.fields[:16]  # the chains after the first measured step, then the last
+    assert torch.equal(learner.snapshot()["chain"], visited[8:13])
+
+
+def test_of_fewer_chains_all_are_shown() -> None:
+    learner = new_learner(n_snapshot=20)
+    learner.training_step(0)
+    shapes = {name: fields.shape for name, fields in learner.snapshot().items()}
+    assert shapes == {"proposed": (20, 4, 4), "chain": (8, 4, 4)}
+
+
+def test_snapshots_touch_no_stream_of_random_numbers() -> None:
+    learner = new_learner()
+    learner.training_step(0)
+    before = learner.generators.state_dict()
+    learner.snapshot()
+    after = learner.generators.state_dict()
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(parameter.grad is None for parameter in learner.module.parameters())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from strata.neural_rg.config import CRITICAL_TEMPERATURE
+from strata.neural_rg.ising_field import IsingField, log_cosh
 from strata.neural_rg.lattice import Lattice
 from strata.neural_rg.metropolis import (
     ChainState,
@@ -25,7 +25,7 @@ from strata.neural_rg.metropolis import (
     log_acceptance,
     metropolis_step,
 )
-from strata.neural_rg.targets import IsingField, log_cosh
+from strata.neural_rg.target_settings import CRITICAL_TEMPERATURE
 
 TARGET = torch.tensor([0.05, 0.4, 0.1, 0.25, 0.2], dtype=torch.float64)
 PROPOSAL = torch.tensor([0.3, 0.1, 0.3, 0.2, 0.1], dtype=torch.float64)
@@ -149,9 +149,9 @@ def test_chains_give_the_exact_magnetization_of_the_critical_ising_model() -> No
     for _ in range(n_steps):
         proposal = draw(n_chains)
         state, _ = metropolis_step(state, proposal, gen)
-        squares.append(target.magnetization_squared(state.fields))
-        means.append(target.mean_magnetization(state.fields))
-        naive.append(target.magnetization_squared(proposal.fields))
+        squares.append(target.observable(state.fields))
+        means.append(target.order_parameter(state.fields))
+        naive.append(target.observable(proposal.fields))
 
     def deviation(series: list[Tensor], exact: float) -> tuple[float, float]:
         """The distance to the exact value in standard errors, and the error; chains are apart."""

@@ -21,10 +21,11 @@ from strata.neural_rg.targets import build_target
 from strata.randomness import Generators
 
 NewRun = Callable[..., Any]
+Resampled = Callable[..., dict[str, np.ndarray]]
 
 
 @pytest.fixture
-def resampled(trained: Any, new_run: NewRun) -> Callable[..., dict[str, np.ndarray]]:
+def resampled(trained: Any, new_run: NewRun) -> Resampled:
     """Return a function: changed sampling settings -> what the stage draws from `trained`."""
 
     def draw(name: str = "again", **sampling: Any) -> dict[str, np.ndarray]:
@@ -46,7 +47,11 @@ def test_samples_have_shapes_units_and_an_origin(trained: Any) -> None:
     with h5py.File(trained.path("samples")) as file:
         attributes = dict(file.attrs)
         found = {name: (file[name].shape, file[name].attrs["unit"]) for name in UNITS}
-    shapes = {name: (6, 4, 4) if "fields" in name else (12, 8) for name in UNITS}
+    shapes = {name: (6, 4, 4) if "fields" in name else (12, 8) for name in UNITS} | {
+        "trajectory/proposed": (5, 4, 4),
+        "trajectory/state": (5, 4, 4),
+        "trajectory/accepted": (5,),
+    }
     assert found == {name: (shapes[name], unit) for name, unit in UNITS.items()}
     assert attributes["settings"] == trained.settings.sections_of("sample")
     assert attributes["seed"] == 0
@@ -59,7 +64,7 @@ def test_chains_move_to_the_proposals_they_accept(trained: Any) -> None:
     accepted = samples["chain/accepted"]
     assert accepted.dtype == bool
     assert 0 < accepted.mean() < 1
-    chain, model = (samples[f"{who}/magnetization_squared"] for who in ("chain", "model"))
+    chain, model = (samples[f"{who}/observable"] for who in ("chain", "model"))
     np.testing.assert_array_equal(chain[1:], np.where(accepted[1:], model[1:], chain[:-1]))
 
 
@@ -73,27 +78,72 @@ def test_weights_and_observables_are_those_of_the_stored_fields(trained: Any) ->
     with torch.no_grad():
         expected = {
             "model/log_weight": target.log_density(model) - flow.log_prob(model),
-            "model/magnetization_squared": target.magnetization_squared(model),
-            "model/magnetization": torch.tanh(model).mean(dim=(1, 2)),
-            "chain/magnetization_squared": target.magnetization_squared(chain),
+            "model/observable": target.observable(model),
+            "model/order_parameter": torch.tanh(model).mean(dim=(1, 2)),
+            "chain/observable": target.observable(chain),
         }
     for name, values in expected.items():
         np.testing.assert_allclose(samples[name][-1, :6], values.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_thermalization_is_left_out_and_changes_nothing_else(
-    resampled: Callable[..., dict[str, np.ndarray]],
+def test_the_trajectory_is_what_acceptance_implies(resampled: Resampled) -> None:
+    """The state after a step is what was proposed, if it was accepted, and else the one before."""
+    samples = resampled(n_steps=150, n_shown=150)
+    proposed, state, accepted = (
+        samples[f"trajectory/{name}"] for name in ("proposed", "state", "accepted")
+    )
+    assert accepted.dtype == bool
+    assert 5 < accepted.sum() < 145
+    for step in range(1, 150):
+        origin = proposed[step] if accepted[step] else state[step - 1]
+        np.testing.assert_array_equal(state[step], origin)
+    moved = (state[1:] != state[:-1]).any(axis=(1, 2))
+    np.testing.assert_array_equal(moved, accepted[1:])
+
+
+def test_the_trajectory_is_that_of_the_first_chain_from_its_first_measured_step(
+    trained: Any, resampled: Resampled
 ) -> None:
+    samples = resampled(n_steps=150, n_shown=150)
+    settings = trained.settings.target
+    target = build_target(settings, dtype=torch.float32, device=torch.device("cpu"))
+    np.testing.assert_array_equal(samples["trajectory/accepted"], samples["chain/accepted"][:, 0])
+    for name, series in (("proposed", "model/observable"), ("state", "chain/observable")):
+        observed = target.observable(torch.from_numpy(samples[f"trajectory/{name}"]))
+        np.testing.assert_allclose(observed.numpy(), samples[series][:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(samples["trajectory/proposed"][-1], samples["model/fields"][0])
+    np.testing.assert_array_equal(samples["trajectory/state"][-1], samples["chain/fields"][0])
+
+
+@pytest.mark.parametrize(("n_shown", "n_rows"), [(1, 1), (7, 7), (100, 12)])
+def test_of_fewer_steps_all_are_shown_and_nothing_else_changes(
+    n_shown: int, n_rows: int, trained: Any, resampled: Resampled
+) -> None:
+    before, again = read_h5(trained.path("samples")), resampled(n_shown=n_shown)
+    for name, array in again.items():
+        if name.startswith("trajectory/"):
+            assert len(array) == n_rows
+            common = min(n_rows, 5)
+            np.testing.assert_array_equal(array[:common], before[name][:common])
+        else:
+            np.testing.assert_array_equal(array, before[name])
+
+
+def test_thermalization_is_left_out_and_changes_nothing_else(resampled: Resampled) -> None:
     late, whole = (
-        resampled("late", n_therm=4, n_steps=12),
-        resampled("whole", n_therm=0, n_steps=16),
+        resampled("late", n_therm=4, n_steps=12, n_shown=8),
+        resampled("whole", n_therm=0, n_steps=16, n_shown=12),
     )
     for name, array in late.items():
-        np.testing.assert_array_equal(array, whole[name] if "fields" in name else whole[name][4:])
+        if "trajectory" in name:
+            np.testing.assert_array_equal(array[:8], whole[name][4:12])
+        else:
+            rest = whole[name] if "fields" in name else whole[name][4:]
+            np.testing.assert_array_equal(array, rest)
 
 
 def test_sampling_again_gives_the_same_bytes_of_every_array(
-    trained: Any, resampled: Callable[..., dict[str, np.ndarray]]
+    trained: Any, resampled: Resampled
 ) -> None:
     before, again = read_h5(trained.path("samples")), resampled()
     assert set(before) == set(again)
@@ -139,7 +189,14 @@ def test_settings_that_training_does_not_read_may_differ(trained: Any, new_run: 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 5}, {"training": {"lr": 1e-4}}, {"target": {"T": 2.0}}]
+    "changes",
+    [
+        {"seed": 5},
+        {"training": {"lr": 1e-4}},
+        {"target": {"T": 2.0}},
+        {"target": {"name": "phi4"}},
+        {"flow": {"name": "tebd"}},
+    ],
 )
 def test_a_model_of_other_settings_is_refused(
     changes: dict[str, Any], trained: Any, new_run: NewRun, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,9 @@
 """The training stage: its files, what it refuses, and that it can be killed anywhere."""
 
+import contextlib
 import hashlib
+import importlib
+import math
 import signal
 import subprocess
 import time
@@ -16,9 +19,13 @@ from torch import Tensor
 
 from strata.artifacts import read_h5
 from strata.checkpoints import load_tensors
+from strata.config import read_settings
 from strata.history import read_history
-from strata.neural_rg.flows import build_flow
+from strata.neural_rg.config import RunSettings
+from strata.neural_rg.flows import NETWORKS, build_flow
+from strata.neural_rg.ising_field import IsingField
 from strata.neural_rg.learner import UNITS, FlowLearner
+from strata.neural_rg.targets import TARGETS, build_target
 from strata.randomness import Generators
 
 NewRun = Callable[..., Any]
@@ -31,6 +38,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two sites": {"target": {"L": 2, "d": 1, "K": 0.4}},
     "annealed": {"training": {"beta": 0.3, "epsilon": 1.0, "n_steps": 2, "n_skip": 1}},
     "variational alone": {"training": {"delta": 0.0, "omega": 1.0, "n_therm": 0}},
+    "brick wall": {"target": {"L": 6}, "flow": {"name": "tebd", "depth": 2}},
+    "checkerboard": {"target": {"L": 5}, "flow": {"name": "realnvp"}},
+    "checkerboard on a line": {
+        "target": {"L": 4, "d": 1, "K": 0.4, "boundary": "open"},
+        "flow": {"name": "realnvp"},
+        "training": {"epsilon": 1.0, "omega": 0.0},
+    },
+    "phi4": {"target": {"name": "phi4"}},
+    "phi4 on a line": {"target": {"name": "phi4", "L": 6, "d": 1}, "flow": {"name": "tebd"}},
+    "one ring": {"target": {"name": "ring2d"}, "flow": {"name": "realnvp"}},
+    "five rings": {"target": {"name": "ring5"}, "flow": {"name": "realnvp", "symmetrize": True}},
+    "wave": {
+        "target": {"name": "wave", "width": 1.5},
+        "flow": {"name": "realnvp"},
+        "training": {"dtype": "float64"},
+    },
+    "two Gaussians": {
+        "target": {"name": "mog2"},
+        "flow": {"name": "realnvp"},
+        "training": {"beta": 0.1},
+    },
 }
 
 
@@ -54,7 +82,12 @@ def test_training_leaves_a_history_and_a_model_and_nothing_else(trained: Any) ->
     assert model["best_step"] == best
     train = read_history(trained.path("history"), "train")
     assert train["step"].tolist() == list(range(3, 151, 3))
-    assert set(train) | set(evaluated) == {"step", "loss", "gradient_norm", *UNITS}
+    shown = read_history(trained.path("history"), "snapshots")
+    assert shown["step"].tolist() == [1, *range(10, 151, 10)]
+    assert {name: shown[name].shape for name in ("proposed", "chain")} == dict.fromkeys(
+        ("proposed", "chain"), (16, 3, 4, 4)
+    )
+    assert set(train) | set(evaluated) | set(shown) == {"step", "loss", "gradient_norm", *UNITS}
     assert train["variational"][-10:].mean() < train["variational"][:10].mean()
 
 
@@ -83,6 +116,7 @@ def test_variants_train_and_sample(changes: dict[str, Any], new_run: NewRun) -> 
     dtype = getattr(torch, settings.training.dtype)
     model = load(run.path("model"))
     assert all(weights.dtype == dtype for weights in model["last"].values())
+    assert set(model["last"]) == {name for name, _ in network_of(settings).named_parameters()}
     moved = [(model["last"][name] != 0).any().item() for name in model["last"] if "bias" in name]
     assert all(moved), "training should move every bias from zero"
     history = read_history(run.path("history"), "train")
@@ -90,10 +124,177 @@ def test_variants_train_and_sample(changes: dict[str, Any], new_run: NewRun) -> 
     assert history["step"].tolist() == [1, 2, 3, 4, 5]
     run.run("sample")
     samples = read_h5(run.path("samples"))
-    n_kept, n_sites = settings.sampling.n_kept, settings.target.L**settings.target.d
-    assert samples["model/fields"].size == n_kept * n_sites
+    shape = (settings.sampling.n_kept, *settings.target.event_shape)
+    assert samples["model/fields"].shape == samples["chain/fields"].shape == shape
     assert samples["model/fields"].dtype == settings.training.dtype
     assert all(np.isfinite(array).all() for array in samples.values())
+
+
+def network_of(settings: RunSettings) -> torch.nn.Module:
+    return build_flow(settings, Generators(0, torch.device("cpu")).on_cpu("init"))
+
+
+def test_every_target_and_every_network_is_trained(new_run: NewRun) -> None:
+    trained = [new_run(name, **changes).settings for name, changes in VARIANTS.items()]
+    assert {settings.target.name for settings in trained} == set(TARGETS)
+    assert {settings.flow.name for settings in trained} == set(NETWORKS)
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=list(VARIANTS))
+def test_every_stage_reads_the_sections_that_are_written_for_it(
+    changes: dict[str, Any], new_run: NewRun
+) -> None:
+    """The workflow gives each stage a file with its own sections alone."""
+    settings, path = new_run(**changes).settings, new_run("sections").path("settings")
+    for stage in RunSettings.stage_sections:
+        path.write_text(settings.sections_of(stage))
+        read = read_settings(RunSettings, path, stage)
+        assert read.sections_of(stage) == settings.sections_of(stage)
+
+
+def test_snapshots_change_nothing_of_the_training(new_run: NewRun) -> None:
+    """Not the weights, nor what is recorded, whether there are many of them or none."""
+    runs = [
+        new_run(f"every {every}", training={"steps": 12, "snapshot_every": every})
+        for every in (None, 1, 5)
+    ]
+    for run in runs:
+        run.run("train")
+    plain, *others = runs
+    weights, rows = load(plain.path("model")), read_h5(plain.path("history"))
+    assert not any("snapshots" in name for name in rows)
+    for run, steps in zip(others, ([*range(1, 13)], [1, 5, 10]), strict=True):
+        shown = load(run.path("model"))
+        for which in ("best", "last"):
+            for name, tensor in weights[which].items():
+                assert torch.equal(shown[which][name], tensor)
+        for name, column in read_h5(run.path("history")).items():
+            if "snapshots" not in name:
+                np.testing.assert_array_equal(column, rows[name])
+        assert read_history(run.path("history"), "snapshots")["step"].tolist() == steps
+
+
+def test_the_last_snapshot_is_of_the_last_weights(new_run: NewRun) -> None:
+    run = new_run(training={"steps": 10, "n_snapshot": 6})
+    run.run("train")
+    flow = network_of(run.settings)
+    flow.load_state_dict(load(run.path("model"))["last"])
+    with torch.no_grad():
+        expected, _ = flow.sample(6, Generators(0, torch.device("cpu")).afresh("snapshot"))
+    shown = read_history(run.path("history"), "snapshots")["proposed"]
+    np.testing.assert_array_equal(shown[-1], expected.numpy())
+    assert np.abs(shown[-1] - shown[0]).max() > 0
+
+
+# --- exact samples as data ----------------------------------------------------------------------
+
+EXACT = {"data": "exact", "omega": 0.0}
+
+
+def test_exact_samples_are_trained_on(new_run: NewRun) -> None:
+    """The first <-ln p> is that of the prior, 16 / 2 ln(2 pi) + <x . x> / 2, on exact fields."""
+    run, replaying = new_run(training=EXACT), new_run("replaying", training={"omega": 0.0})
+    data = run.generate()
+    run.run("train", data=data)
+    replaying.run("train")
+    exact, replayed = (
+        read_history(made.path("history"), "train")["data"] for made in (run, replaying)
+    )
+    assert np.isfinite(exact).all()
+    target = build_target(run.settings.target, dtype=torch.float64, device=torch.device("cpu"))
+    assert isinstance(target, IsingField)
+    spins = torch.from_numpy(read_h5(data)["spins"]).double()
+    fields = target.sample_field(spins.repeat(50, 1, 1), torch.Generator().manual_seed(1))
+    halves = fields.square().flatten(1).sum(1) / 2
+    error = halves.std().item() / math.sqrt(run.settings.training.batch)
+    expected = 8 * math.log(2 * math.pi) + halves.mean().item()
+    assert abs(exact[0] - expected) < 4 * error
+    assert abs(replayed[0] - expected) > 4 * error, "chains begin as normal variables"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_checkpoint_goes_on_with_the_samples_it_began_with_alone(
+    same: bool,
+    new_run: NewRun,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, other = new_run(training={**EXACT, "steps": 10}), new_run("other", data={"n_sweeps": 40})
+    run.generate()
+    plain_step = FlowLearner.training_step
+
+    def broken_off(learner: FlowLearner, step: int) -> Any:
+        if step == 8:
+            raise KeyboardInterrupt
+        return plain_step(learner, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlowLearner, "training_step", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            run.run("train", data=run.path("data"))
+    assert (run.folder / "checkpoint.pt").exists()
+    capsys.readouterr()
+    run.run("train", data=run.path("data") if same else other.generate())
+    assert ("resuming from step 7" in capsys.readouterr().out) == same
+
+
+def text_file(folder: Path) -> Path:
+    (folder / "spins.txt").write_text("1 -1 1\n")
+    return folder / "spins.txt"
+
+
+NO_DATA: dict[str, tuple[Callable[[NewRun, Any], Path], str]] = {
+    "missing": (lambda new_run, trained: new_run("other").path("data"), "does not exist"),
+    "text": (lambda new_run, trained: text_file(new_run("other").folder), "not an HDF5 file"),
+    "settings": (lambda new_run, trained: new_run("other").path("settings"), "not an HDF5 file"),
+    "model samples": (lambda new_run, trained: trained.path("samples"), "holds"),
+    "history": (lambda new_run, trained: trained.path("history"), "holds"),
+    "another temperature": (
+        lambda new_run, trained: new_run("other", target={"T": 2.0}).generate(),
+        'holds samples of {"K":0.5,"L":4,',
+    ),
+    "another boundary": (
+        lambda new_run, trained: new_run("other", target={"T": 2.5, "boundary": "open"}).generate(),
+        'holds samples of {"K":0.4,"L":4,"boundary":"open",',
+    ),
+}
+
+
+def refusal(run: Any, capsys: pytest.CaptureFixture[str], **inputs: Path) -> str:
+    """Train, which must end in status 2, one sentence and no file; return the sentence."""
+    assert run.status("train", **inputs) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("strata: ")
+    assert complaint.count("\n") == 1
+    assert run.names() == set()
+    return complaint
+
+
+@pytest.mark.parametrize(("data", "words"), NO_DATA.values(), ids=list(NO_DATA))
+def test_data_that_are_no_samples_of_the_target_are_one_sentence(
+    data: Callable[[NewRun, Any], Path],
+    words: str,
+    trained: Any,
+    new_run: NewRun,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = data(new_run, trained)
+    complaint = refusal(new_run(training=EXACT, target={"T": 2.5}), capsys, data=path)
+    assert f"{path} {words}" in complaint or f"{path} is damaged or {words}" in complaint
+
+
+def test_exact_training_without_data_is_one_sentence(
+    new_run: NewRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complaint = refusal(new_run(training=EXACT), capsys)
+    assert "training.data is exact, but no --data names a file of exact samples" in complaint
+
+
+def test_an_option_without_a_path_is_as_good_as_none(new_run: NewRun) -> None:
+    """As the workflow gives it to runs that need no exact samples."""
+    run = new_run()
+    importlib.import_module("strata.neural_rg.train").main([*run.arguments("train"), "--data"])
+    assert run.names() == {"model.pt", "history.h5"}
 
 
 def test_one_seed_is_one_model_and_another_seed_another(new_run: NewRun) -> None:
@@ -112,14 +313,23 @@ def stop_at(run: Any, step: int, number: signal.Signals) -> tuple[int, str, str]
     checkpoint = run.folder / "checkpoint.pt"
     step = max(step, saved_step(checkpoint) + 1)
     process: subprocess.Popen[str] = run.start("train")
-    started = time.monotonic()
+    started, seen = time.monotonic(), written_at(checkpoint)
     while process.poll() is None and time.monotonic() - started < 100:
-        if saved_step(checkpoint) >= step:
+        written = written_at(checkpoint)
+        if written != seen and saved_step(checkpoint) >= step:
             process.send_signal(number)
             break
-        time.sleep(0.02)
+        seen = written
+        time.sleep(0.01)
     output, complaint = process.communicate(timeout=100)
     return process.returncode, output, complaint
+
+
+def written_at(path: Path) -> int | None:
+    """When a file was last written, in nanoseconds: cheaper to ask than to read it every time."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return None
 
 
 def saved_step(checkpoint: Path) -> int:
@@ -200,8 +410,9 @@ def test_a_transient_nan_costs_half_the_learning_rate(
     (None, "settings.json: cannot be read as settings"),
     ("{", "settings.json: cannot be read as settings"),
     ('{"training": {"lr": 0}}', "settings.json: training.lr: expected greater than 0; got 0"),
-    ('{"target": {"L": 6}}', "L must be a power of two; got 6"),
     ('{"flow": {"n_layers": 3}}', "expected an even number, got 3"),
+    ('{"flow": {"name": "tebd", "depth": 3}}', "expected an even number, got 3"),
+    ('{"flow": {"depth": 2}}', "flow.depth is no setting of mera; it belongs to flow.name tebd"),
 ])  # fmt: skip
 def test_bad_settings_are_one_sentence(
     text: str | None, complaint: str, new_run: NewRun, capsys: pytest.CaptureFixture[str]
@@ -215,3 +426,28 @@ def test_bad_settings_are_one_sentence(
     assert complaint in error
     assert error.count("\n") == 1
     assert not run.names()
+
+
+@pytest.mark.parametrize(("changes", "complaint"), [
+    ({"target": {"L": 6}}, "flow.name mera: it halves the lattice"),
+    ({"target": {"L": 5}, "flow": {"name": "tebd"}}, "target.L must be even; got 5"),
+    ({"target": {"name": "ring2d"}}, "flow.name mera: it wires the sites of a lattice"),
+    (
+        {"target": {"name": "phi4"}, "training": {"data": "exact"}},
+        "exact samples can be drawn of the ising target; got phi4",
+    ),
+    (
+        {"flow": {"name": "realnvp"}, "original": {"checkpoint": "epoch0"}},
+        "flow.name must be mera or tebd; got realnvp",
+    ),
+])  # fmt: skip
+def test_settings_that_do_not_go_together_are_one_sentence(
+    changes: dict[str, Any],
+    complaint: str,
+    new_run: NewRun,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = new_run(**changes)
+    error = refusal(run, capsys)
+    assert str(run.path("settings")) in error
+    assert complaint in error

@@ -1,6 +1,6 @@
 """What one training step of the family does: chains, buffer, and the loss.
 
-    loss = delta * < -ln p(x) >_buffer + omega * < ln p(x) - ln pi~(x) >_p + epsilon * < -ln A >
+    loss = delta * < -ln p(x) >_data + omega * < ln p(x) - ln pi~(x) >_p + epsilon * < -ln A >
 
 Conventions: pi~ is the unnormalized target, p the flow, A the acceptance probability of a proposal;
 natural logarithms. The variational term bounds -ln Z_x from above and meets it where p = pi.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from strata.neural_rg.config import NeuralRGTraining
+from strata.neural_rg.exact_data import ExactFields
 from strata.neural_rg.flows import GaussianFlow, Symmetrized
 from strata.neural_rg.metropolis import (
     ChainState,
@@ -25,7 +26,7 @@ from strata.neural_rg.metropolis import (
     log_acceptance,
     metropolis_step,
 )
-from strata.neural_rg.targets import IsingField
+from strata.neural_rg.targets import Target
 from strata.randomness import Generators
 
 UNITS = {
@@ -36,24 +37,30 @@ UNITS = {
     "data": "nats",
     "log_acceptance": "nats",
     "acceptance": "1",
-    "magnetization_squared": "1",
+    "observable": "1",
     "positive_fraction": "1",
     "effective_sample_fraction": "1",
     "beta": "1",
+    "proposed": "1",
+    "chain": "1",
 }
 
 
 class FlowLearner:
-    """A flow that learns a target from its own Markov chains and from the target's density."""
+    """A flow that learns a target from its own Markov chains and from the target's density.
+
+    With `exact_data` the data term is taken over exact samples instead of the chains' buffer.
+    """
 
     units = UNITS
 
     def __init__(
         self,
         flow: GaussianFlow | Symmetrized,
-        target: IsingField,
+        target: Target,
         settings: NeuralRGTraining,
         generators: Generators,
+        exact_data: ExactFields | None = None,
     ) -> None:
         self.module = flow
         self.target = target
@@ -63,6 +70,8 @@ class FlowLearner:
             (1, *target.event_shape), device=generators.device, dtype=target.dtype
         )
         self.buffer = ReplayBuffer(settings.buffer_batches * settings.batch, example)
+        self.exact_data = exact_data
+        self.chain = example
 
     def training_step(self, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss and its parts; moves the chains and feeds the buffer."""
@@ -80,8 +89,10 @@ class FlowLearner:
                 sums[name] = sums.get(name, 0.0) + value / settings.n_steps
         self.buffer.push(torch.cat(visited), self.generators["buffer"])
         loss = settings.omega * sums["variational"] - settings.epsilon * sums["log_acceptance"]
+        self.chain = state.fields
         if settings.delta > 0:
-            x = self.buffer.draw(settings.batch, self.generators["data"])
+            source = self.exact_data or self.buffer
+            x = source.draw(settings.batch, self.generators["data"])
             sums["data"] = -self.module.log_prob(x).mean()
             loss = loss + settings.delta * sums["data"]
         metrics = {name: value.detach() for name, value in sums.items()}
@@ -145,7 +156,7 @@ class FlowLearner:
             "variational": -proposal.log_weight.mean(),
             "log_acceptance": log_a.mean(),
             "acceptance": accepted.to(log_a.dtype).mean(),
-            "magnetization_squared": self.target.magnetization_squared(moved.fields).mean(),
+            "observable": self.target.observable(moved.fields).mean(),
         }
 
     @torch.no_grad()
@@ -158,9 +169,16 @@ class FlowLearner:
             "variational": -log_weight.mean(),
             "variational_error": log_weight.std() / n**0.5,
             "effective_sample_fraction": effective_sample_fraction(log_weight),
-            "magnetization_squared": self.target.magnetization_squared(x).mean(),
-            "positive_fraction": (self.target.mean_magnetization(x) > 0).to(x.dtype).mean(),
+            "observable": self.target.observable(x).mean(),
+            "positive_fraction": (self.target.order_parameter(x) > 0).to(x.dtype).mean(),
         }
+
+    @torch.no_grad()
+    def snapshot(self) -> Mapping[str, Tensor]:
+        """Return fields of the model, from the same latents each time, and of the chains."""
+        n = self.settings.n_snapshot
+        x, _ = self.module.sample(n, self.generators.afresh("snapshot"))
+        return {"proposed": x, "chain": self.chain[:n]}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what evolves beside the weights: the buffer."""

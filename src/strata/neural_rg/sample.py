@@ -10,26 +10,28 @@ import numpy as np
 import torch
 
 from strata.artifacts import provenance, write_h5
-from strata.checkpoints import load_tensors
 from strata.config import read_settings
 from strata.devices import prepare
-from strata.errors import UserError
 from strata.neural_rg.config import RunSettings, SamplingSettings
-from strata.neural_rg.flows import Flow, build_flow
+from strata.neural_rg.flows import Flow
 from strata.neural_rg.metropolis import ChainState, metropolis_step
-from strata.neural_rg.targets import IsingField, build_target
+from strata.neural_rg.targets import Target, build_target
+from strata.neural_rg.trained import load_flow
 from strata.randomness import Generators
 from strata.stages import run_stage, stage_arguments
 
 SAMPLES_PER_PASS = 4096
 UNITS = {
     "model/log_weight": "nats",
-    "model/magnetization_squared": "1",
-    "model/magnetization": "1",
+    "model/observable": "1",
+    "model/order_parameter": "1",
     "model/fields": "1",
     "chain/accepted": "1",
-    "chain/magnetization_squared": "1",
+    "chain/observable": "1",
     "chain/fields": "1",
+    "trajectory/proposed": "1",
+    "trajectory/state": "1",
+    "trajectory/accepted": "1",
 }
 
 
@@ -39,16 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings", "model"], outputs=["samples"], device=True
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "sample")
-    trained = load_tensors(arguments.model, "train the run again")
-    if trained.get("settings") != settings.sections_of("train"):
-        raise UserError(
-            f"{arguments.model} was trained with other settings than {arguments.settings} holds; "
-            "train the run again, or name the settings that belong to it."
-        )
     device, dtype = prepare(arguments.device, settings.training.dtype)
     generators = Generators(settings.seed, device)
-    flow = build_flow(settings, generators.on_cpu("init")).to(device, dtype)
-    flow.load_state_dict(trained[settings.sampling.weights])
+    flow = load_flow(arguments.model, settings, arguments.settings, device=device, dtype=dtype)
     target = build_target(settings.target, dtype=dtype, device=device)
     arrays = draw(flow, target, settings, generators)
     origin = provenance(settings.sections_of("sample"), seed=settings.seed, device=str(device))
@@ -57,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @torch.no_grad()
 def draw(
-    flow: Flow, target: IsingField, settings: RunSettings, generators: Generators
+    flow: Flow, target: Target, settings: RunSettings, generators: Generators
 ) -> dict[str, np.ndarray]:
     """Return the arrays named in `UNITS`, for n_steps measured steps of n_chains chains.
 
-    Shapes: (n_steps, n_chains), and (n_kept, *lattice) for fields. The first n_therm steps are left
-    out; chains start from one model sample each.
+    Shapes: (n_steps, n_chains); (n_kept, *event) for fields; (n_shown, *event) for the trajectory,
+    which holds the first chain's first measured steps: what was proposed, and the state after. The
+    first n_therm steps are left out; chains start from one model sample each.
     """
     sampling = settings.sampling
     proposals = _proposals(flow, target, sampling, generators)
@@ -71,14 +67,17 @@ def draw(
     for step in range(sampling.n_therm + sampling.n_steps):
         proposal = next(proposals)
         state, accepted = metropolis_step(state, proposal, generators["accept"])
-        if step >= sampling.n_therm:
+        measured = step - sampling.n_therm
+        if measured >= 0:
             rows["model/log_weight"].append(proposal.log_weight)
-            rows["model/magnetization_squared"].append(
-                target.magnetization_squared(proposal.fields)
-            )
-            rows["model/magnetization"].append(target.mean_magnetization(proposal.fields))
+            rows["model/observable"].append(target.observable(proposal.fields))
+            rows["model/order_parameter"].append(target.order_parameter(proposal.fields))
             rows["chain/accepted"].append(accepted)
-            rows["chain/magnetization_squared"].append(target.magnetization_squared(state.fields))
+            rows["chain/observable"].append(target.observable(state.fields))
+        if 0 <= measured < sampling.n_shown:
+            rows["trajectory/proposed"].append(proposal.fields[0])
+            rows["trajectory/state"].append(state.fields[0])
+            rows["trajectory/accepted"].append(accepted[0])
     arrays = {name: torch.stack(values).cpu().numpy() for name, values in rows.items()}
     arrays["model/fields"] = proposal.fields[: sampling.n_kept].cpu().numpy()
     arrays["chain/fields"] = state.fields[: sampling.n_kept].cpu().numpy()
@@ -86,7 +85,7 @@ def draw(
 
 
 def _proposals(
-    flow: Flow, target: IsingField, sampling: SamplingSettings, generators: Generators
+    flow: Flow, target: Target, sampling: SamplingSettings, generators: Generators
 ) -> Iterator[ChainState]:
     """Yield one proposal for all chains after the other, without end."""
     n_chains = sampling.n_chains

@@ -1,4 +1,4 @@
-"""Train a flow on the Ising field: settings in, history and model out.
+"""Train a flow on a target: settings in, history and model out.
 
 Beside the outputs stands `checkpoint.pt` while the run goes on; see `strata.checkpoints`.
 """
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from strata.config import read_settings
 from strata.devices import prepare
+from strata.errors import UserError
 from strata.neural_rg.config import RunSettings
+from strata.neural_rg.exact_data import read_exact_fields
 from strata.neural_rg.flows import build_flow
 from strata.neural_rg.learner import FlowLearner
 from strata.neural_rg.targets import build_target
@@ -19,7 +21,7 @@ from strata.training import RunFiles, train_to_files
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = stage_arguments(
-        __doc__, inputs=["settings"], outputs=["history", "model"], device=True
+        __doc__, inputs=["settings"], optional=["data"], outputs=["history", "model"], device=True
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "train")
     device, dtype = prepare(arguments.device, settings.training.dtype)
@@ -28,13 +30,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     target = build_target(settings.target, dtype=dtype, device=device)
     n_parameters = sum(parameter.numel() for parameter in flow.parameters())
     print(f"{settings.flow.name}: {n_parameters:,} parameters", flush=True)
+    exact_data = None
+    if settings.training.data == "exact":
+        if arguments.data is None:
+            raise UserError("training.data is exact, but no --data names a file of exact samples.")
+        exact_data = read_exact_fields(arguments.data, settings.target, target)
     train_to_files(
-        FlowLearner(flow, target, settings.training, generators),
+        FlowLearner(flow, target, settings.training, generators, exact_data),
         settings.training,
         RunFiles(model=arguments.model, history=arguments.history),
         settings_json=settings.sections_of("train"),
         generators=generators,
         monitor="variational",
+        inputs=[arguments.data] if exact_data else [],
     )
 
 
