@@ -20,11 +20,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from strata.devices import set_threads
-from strata.neural_rg.config import NeuralRGTraining, RunSettings, TargetSettings
+from strata.neural_rg.config import NeuralRGTraining, RunSettings
 from strata.neural_rg.flows import GaussianFlow, build_flow
+from strata.neural_rg.ising_field import IsingField, build_target
 from strata.neural_rg.learner import FlowLearner
 from strata.neural_rg.metropolis import ReplayBuffer
-from strata.neural_rg.targets import IsingField, build_target
+from strata.neural_rg.target_settings import IsingSettings
 from strata.randomness import Generators
 
 
@@ -53,7 +54,7 @@ def plain_step(
 def measure(length: int, batch: int, repeats: int) -> tuple[float, float]:
     """Return the median CPU seconds of a step (loss and gradient): plain, strata."""
     settings = RunSettings(
-        target=TargetSettings(L=length), training=NeuralRGTraining(batch=batch, weight_decay=0.0)
+        target=IsingSettings(L=length), training=NeuralRGTraining(batch=batch, weight_decay=0.0)
     )
     device = torch.device("cpu")
     target = build_target(settings.target, dtype=torch.float32, device=device)

@@ -1,6 +1,7 @@
 """The import law, what may be imported where, and the size and wording of modules."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ FILES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
+RULES = Path(__file__).parents[1] / "workflow" / "rules"
 FAMILIES = sorted(path.parent.name for path in PACKAGE.glob("*/config.py"))
 SAYS_NOTHING = {"utils", "util", "common", "helpers", "core", "misc", "base", "tools", "shared"}
-READS_FILES_ONLY = {"analyze", "plot", "solve", "verdicts", "summaries", "history", "artifacts"}
+READS_FILES_ONLY = {"analyze", "solve", "verdicts", "summaries", "history", "artifacts"}
+DRAWS = ("plot", "animation")  # how the names of such modules begin
 MAX_LINES = 400
 
 
@@ -85,10 +88,47 @@ def test_settings_import_neither_torch_nor_numpy() -> None:
 
 
 def test_what_reads_files_only_imports_no_torch() -> None:
-    modules = {module for module in FILES if module.rpartition(".")[2] in READS_FILES_ONLY}
+    names = {module: module.rpartition(".")[2] for module in FILES}
+    modules = {m for m, name in names.items() if name in READS_FILES_ONLY or name.startswith(DRAWS)}
     modules |= promising("mports no torch") | promising("othing here imports torch")
-    assert {"strata.verdicts", "strata.summaries", "strata.neural_rg.plot"} <= modules
+    assert {"strata.verdicts", "strata.plotting", "strata.neural_rg.plot_snapshots"} <= modules
     assert not modules_found_after_importing(sorted(modules), ["torch"])
+
+
+def modules_behind(module: str) -> set[str]:
+    """Return a module of strata and all others that it imports, in turn."""
+    found, waiting = set(), {module}
+    while waiting:
+        found.add(next_one := waiting.pop())
+        names = {part for name in imports_of(next_one) for part in (name, name.rpartition(".")[0])}
+        waiting |= names & set(FILES) - found
+    return found
+
+
+def rules_that_name_modules() -> dict[str, tuple[str, set[str]]]:
+    """Return the rules that run again when a module changes: rule -> its stage, those modules."""
+    rules = {}
+    for file in sorted(RULES.glob("*.smk")):
+        for rule in re.split(r"^(?=rule )", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            named = re.search(r" modules\(([^)]*)\)", rule)
+            stage = re.search(r"python -m ([\w.]+)", rule)
+            if named and stage:
+                name = rule.removeprefix("rule ").partition(":")[0]
+                modules = {f"strata.{module}" for module in re.findall(r'"([\w.]+)"', named[1])}
+                rules[name] = (stage[1], modules)
+    return rules
+
+
+@pytest.mark.parametrize("rule", rules_that_name_modules())
+def test_a_figure_is_drawn_again_when_a_module_that_draws_it_changes(rule: str) -> None:
+    stage, named = rules_that_name_modules()[rule]
+    behind = modules_behind(stage)
+    libraries = {
+        module: {name.partition(".")[0] for name in imports_of(module)} for module in FILES
+    }
+    drawing = {module for module in behind if libraries[module] & {"matplotlib", "PIL"}}
+    assert {stage} | drawing <= named
+    assert named <= behind, "a rule need not run again for what its stage does not import"
 
 
 @pytest.mark.parametrize("module", FILES)

@@ -1,5 +1,6 @@
 """The figure of a run: the exact line where the exact value is, and limits that come from data."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,20 @@ import pytest
 from matplotlib.figure import Figure
 
 from strata.history import History
-from strata.neural_rg.config import TargetSettings
+from strata.neural_rg import plot
 from strata.neural_rg.learner import UNITS
-from strata.neural_rg.plot import caption, loss_and_acceptance, running_mean
+from strata.neural_rg.plot import loss_and_acceptance, running_mean
 from strata.neural_rg.solve import UNITS as EXACT_UNITS
+from strata.neural_rg.solve import solve
+from strata.neural_rg.target_settings import (
+    FiveRingsSettings,
+    IsingSettings,
+    RingSettings,
+    ScalarFieldSettings,
+    TargetSettings,
+    TwoGaussiansSettings,
+    WaveSettings,
+)
 
 NewRun = Callable[..., Any]
 Table = dict[str, np.ndarray]
@@ -138,13 +149,31 @@ def test_running_mean_shrinks_at_the_ends(window: int) -> None:
     np.testing.assert_allclose(running_mean(np.ones(7), 4), np.ones(7))
 
 
-@pytest.mark.parametrize(("settings", "text"), [
-    ({"L": 16}, "Ising 16 × 16, periodic, $T$ = 2.2692 $J/k_B$"),
-    ({"L": 8, "boundary": "open", "T": 3.0}, "Ising 8 × 8, open, $T$ = 3 $J/k_B$"),
-    ({"L": 32, "d": 1, "K": 0.5}, "Ising 32, periodic, $T$ = 2 $J/k_B$"),
-])  # fmt: skip
-def test_caption_says_what_was_learned(settings: dict[str, Any], text: str) -> None:
-    assert caption(TargetSettings(**settings)) == text
+CAPTIONS: list[tuple[TargetSettings, str]] = [
+    (IsingSettings(L=16), "Ising 16 × 16, periodic, $T$ = 2.2692 $J/k_B$"),
+    (IsingSettings(L=8, boundary="open", T=3.0), "Ising 8 × 8, open, $T$ = 3 $J/k_B$"),
+    (IsingSettings(L=32, d=1, K=0.5), "Ising 32, periodic, $T$ = 2 $J/k_B$"),
+    (ScalarFieldSettings(L=4), "$\\phi^4$ 4 × 4, periodic, κ = 0.15, λ = 1.145"),
+    (RingSettings(), "one ring"),
+    (FiveRingsSettings(), "five rings"),
+    (WaveSettings(width=3.0), "sine wave of width 3"),
+    (TwoGaussiansSettings(offset=1.5), "two Gaussians at ±1.5"),
+]
+
+
+@pytest.mark.parametrize(("settings", "text"), CAPTIONS)
+def test_caption_says_what_was_learned(settings: TargetSettings, text: str) -> None:
+    assert settings.caption == text
+
+
+def test_every_letter_of_a_caption_is_in_the_font() -> None:
+    """A missing one would be a warning."""
+    title = "\n".join(text for _, text in CAPTIONS)
+    figure = loss_and_acceptance(training(5, 1.0), evaluations([5], [1.0]), EXACT, title)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.canvas.draw()
+    assert figure.get_suptitle() == title
 
 
 def with_history(run: Any, train: Table, evaluated: Table) -> Any:
@@ -158,8 +187,10 @@ def with_history(run: Any, train: Table, evaluated: Table) -> Any:
     return run
 
 
-def test_stage_draws_the_same_bytes_again(new_run: NewRun) -> None:
-    run = with_history(new_run(), training(120, 0.5), evaluations([100, 120], [1.0, 0.5]))
+@pytest.mark.parametrize("target", [{}, {"name": "ring2d"}], ids=["lattice", "plane"])
+def test_stage_draws_the_same_bytes_again(target: dict[str, Any], new_run: NewRun) -> None:
+    run = new_run(target=target, flow={"name": "realnvp"})
+    with_history(run, training(120, 0.5), evaluations([100, 120], [1.0, 0.5]))
     run.run("plot")
     first = [run.path(name).read_bytes() for name in ("figure", "image")]
     assert first[0].startswith(b"%PDF")
@@ -168,6 +199,28 @@ def test_stage_draws_the_same_bytes_again(new_run: NewRun) -> None:
     assert [run.path(name).read_bytes() for name in ("figure", "image")] == first
     assert run.names() == {"history.h5", "exact.h5", "loss_acc.pdf", "loss_acc.png"}
     assert not plt.get_fignums(), "a saved figure is closed"
+
+
+@pytest.mark.parametrize("target", [{"T": 2.5}, {"name": "wave"}], ids=["lattice", "plane"])
+def test_stage_shows_the_runs_own_exact_answer_under_its_caption(
+    target: dict[str, Any], new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(target=target, flow={"name": "realnvp"})
+    train, evaluated = training(40, 0.5), evaluations([20, 40], [1.0, 0.5])
+    with_history(run, train, evaluated)
+    shown: list[tuple[Any, ...]] = []
+
+    def spied(*arguments: Any) -> Figure:
+        shown.append(arguments)
+        return loss_and_acceptance(*arguments)
+
+    monkeypatch.setattr(plot, "loss_and_acceptance", spied)
+    run.run("plot")
+    ((train_shown, evaluated_shown, free_energy, title),) = shown
+    np.testing.assert_array_equal(train_shown["variational"], train["variational"])
+    np.testing.assert_array_equal(evaluated_shown["step"], evaluated["step"])
+    assert free_energy == -solve(run.settings.target)[0]["log_partition_field"]
+    assert title == run.settings.target.caption
 
 
 def test_the_exact_file_has_the_units_of_the_axes() -> None:

@@ -24,7 +24,6 @@ except UserError as error:
 
 RUNS = {name: run for e in EXPERIMENTS.values() for name, run in e.runs.items()}
 FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
-PRODUCTS = {}  # family -> files of every run, filled by rules/<family>.smk
 
 
 def alternatives(names):
@@ -40,9 +39,9 @@ def everything_of(experiments):
 def files_of(experiment):
     """Return the files that one experiment ends in."""
     files = [
-        f"results/{run}/{product}"
-        for run in experiment.runs
-        for product in PRODUCTS[experiment.family]
+        f"results/{name}/{product}"
+        for name, run in experiment.runs.items()
+        for product in run.products
     ]
     if experiment.is_sweep:
         files.append(f"results/{experiment.name}/summary.csv")
@@ -60,13 +59,18 @@ def settings_of_stage(wildcards):
 
 
 def runs_and_settings(wildcards):
-    """Return what `strata.verdicts` needs to know of every run: its name and its settings' hash."""
-    return [f"--run={name}={sha256(run.canonical_json())}" for name, run in RUNS.items()]
+    """Return what `strata.verdicts` needs to know of every run: name and hash of its settings."""
+    return [f"--run={name}={sha256(run.verdict_json())}" for name, run in RUNS.items()]
 
 
 def modules(*names):
-    """Return the files of modules: inputs of the stages that are cheap to run again."""
-    return [os.path.relpath(importlib.util.find_spec(name).origin) for name in names]
+    """Return the files of strata's modules: inputs of the stages that are cheap to run again."""
+    return [os.path.relpath(importlib.util.find_spec(f"strata.{name}").origin) for name in names]
+
+
+def runs_where(family, holds):
+    """Return the runs of a family whose settings fulfil a condition, as a regular expression."""
+    return alternatives(name for name, f in FAMILY_OF.items() if f == family and holds(RUNS[name]))
 
 
 def files_of_runs(name):

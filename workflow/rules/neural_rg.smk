@@ -1,48 +1,40 @@
-"""neural_rg: normalizing flows wired as a renormalization group.
+"""neural_rg: normalizing flows wired as a renormalization group, and what they are held against.
 
-Inputs: config/neural_rg.yaml.
-Outputs, per run: history.h5, model.pt, samples.h5, analysis.json, verdict.json,
-loss_acc.{pdf,png}; per lattice and coupling: results/exact/*.h5.
-Steps: exact, train -> sample -> analyze, plot.
+Inputs: config/neural_rg.yaml; for a run with `original`, the files named there.
+Outputs, per run: model.pt, history.h5, samples.h5, hmc.h5, analysis.json, verdict.json; of an Ising
+field ising_samples.h5, information.h5; of a multiscale network renormalization.h5; per target:
+results/exact/*.h5. Figures are drawn in neural_rg_figures.smk.
+Steps: exact, generate, train or import_original -> sample, evolve, renormalize, measure -> analyze.
 """
 
-PRODUCTS["neural_rg"] = [
-    "settings.json",
-    "history.h5",
-    "model.pt",
-    "samples.h5",
-    "analysis.json",
-    "verdict.json",
-    "loss_acc.pdf",
-    "loss_acc.png",
-]
-
-LATTICES = {
-    Path(RUNS[run].target.exact_file).stem: RUNS[run].target
+DISTRIBUTIONS = {
+    PurePath(RUNS[run].target.exact_file).name.removesuffix(".h5"): RUNS[run].target
     for run, family in FAMILY_OF.items()
     if family == "neural_rg"
 }
 
 
 rule neural_rg_exact:
-    """Solve the finite Ising model exactly: partition function, <m^2>, energy."""
+    """Solve a target exactly: its normalization, and the second moment it is held against."""
     input:
         modules(
-            "strata.neural_rg.solve",
-            "strata.neural_rg.exact",
-            "strata.neural_rg.kaufman",
-            "strata.neural_rg.transfer_matrix",
-            "strata.neural_rg.chain",
-            "strata.neural_rg.lattice",
+            "neural_rg.solve",
+            "neural_rg.exact",
+            "neural_rg.kaufman",
+            "neural_rg.transfer_matrix",
+            "neural_rg.chain",
+            "neural_rg.quadrature",
+            "neural_rg.gauss_rule",
+            "neural_rg.lattice",
         ),
     output:
-        exact="results/exact/{lattice}.h5",
+        exact="results/exact/{target}.h5",
     log:
-        "results/exact/logs/{lattice}.log",
+        "results/exact/logs/{target}.log",
     benchmark:
-        "results/exact/benchmarks/{lattice}.tsv"
+        "results/exact/benchmarks/{target}.tsv"
     wildcard_constraints:
-        lattice=alternatives(LATTICES),
+        target=alternatives(DISTRIBUTIONS),
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -50,15 +42,40 @@ rule neural_rg_exact:
         mem_mb=2000,
         runtime=30,
     params:
-        lattice=lambda wildcards: LATTICES[wildcards.lattice].solve_arguments,
+        target=lambda wildcards: DISTRIBUTIONS[wildcards.target].solve_argument,
     shell:
-        "python -m strata.neural_rg.solve {params.lattice} --exact {output.exact:q} > {log:q} 2>&1"
+        "python -m strata.neural_rg.solve --target {params.target:q} --exact {output.exact:q}"
+        " > {log:q} 2>&1"
+
+
+rule neural_rg_generate:
+    """Draw exact samples of the Ising field: cluster spins, then the field given the spins."""
+    input:
+        settings="results/{run}/settings/generate.json",
+    output:
+        samples="results/{run}/ising_samples.h5",
+    log:
+        "results/{run}/logs/generate.log",
+    benchmark:
+        "results/{run}/benchmarks/generate.tsv"
+    wildcard_constraints:
+        run=runs_where("neural_rg", lambda run: run.has_exact_samples),
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "python -m strata.neural_rg.generate --settings {input.settings:q}"
+        " --samples {output.samples:q} > {log:q} 2>&1"
 
 
 rule neural_rg_train:
     """Train the flow; a killed run resumes from checkpoint.pt beside the outputs."""
     input:
         settings="results/{run}/settings/train.json",
+        data=training_data,
     output:
         history="results/{run}/history.h5",
         model="results/{run}/model.pt",
@@ -66,6 +83,8 @@ rule neural_rg_train:
         "results/{run}/logs/train.log",
     benchmark:
         "results/{run}/benchmarks/train.tsv"
+    wildcard_constraints:
+        run=runs_where("neural_rg", lambda run: not run.original),
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -74,9 +93,35 @@ rule neural_rg_train:
         runtime=2880,
         device=WORKFLOW.device,
     shell:
-        "python -m strata.neural_rg.train --settings {input.settings:q}"
+        "python -m strata.neural_rg.train --settings {input.settings:q} --data {input.data:q}"
         " --history {output.history:q} --model {output.model:q}"
         " --device {resources.device:q} > {log:q} 2>&1"
+
+
+rule neural_rg_import_original:
+    """Take over a network that the original programs trained."""
+    input:
+        settings="results/{run}/settings/train.json",
+        checkpoint=original_checkpoint,
+        parameters=original_parameters,
+    output:
+        model="results/{run}/model.pt",
+    log:
+        "results/{run}/logs/import_original.log",
+    benchmark:
+        "results/{run}/benchmarks/import_original.tsv"
+    wildcard_constraints:
+        run=runs_where("neural_rg", lambda run: run.original),
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python -m strata.neural_rg.import_original --settings {input.settings:q}"
+        " --checkpoint {input.checkpoint:q} --parameters {input.parameters:q}"
+        " --model {output.model:q} > {log:q} 2>&1"
 
 
 rule neural_rg_sample:
@@ -103,13 +148,92 @@ rule neural_rg_sample:
         " --device {resources.device:q} > {log:q} 2>&1"
 
 
-rule neural_rg_analyze:
-    """Hold the flow and its chains against the exact answer."""
+rule neural_rg_evolve:
+    """Run Hamiltonian Monte Carlo in latent and in physical space."""
     input:
-        modules("strata.neural_rg.analyze", "strata.verdicts"),
+        settings="results/{run}/settings/evolve.json",
+        model="results/{run}/model.pt",
+    output:
+        hmc="results/{run}/hmc.h5",
+    log:
+        "results/{run}/logs/evolve.log",
+    benchmark:
+        "results/{run}/benchmarks/evolve.tsv"
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        device=WORKFLOW.device,
+    shell:
+        "python -m strata.neural_rg.evolve --settings {input.settings:q}"
+        " --model {input.model:q} --hmc {output.hmc:q}"
+        " --device {resources.device:q} > {log:q} 2>&1"
+
+
+rule neural_rg_renormalize:
+    """Look at the fields of every scale, and at their response to each latent."""
+    input:
+        settings="results/{run}/settings/renormalize.json",
+        model="results/{run}/model.pt",
+    output:
+        renormalization="results/{run}/renormalization.h5",
+    log:
+        "results/{run}/logs/renormalize.log",
+    benchmark:
+        "results/{run}/benchmarks/renormalize.tsv"
+    wildcard_constraints:
+        run=runs_where("neural_rg", lambda run: run.flow.is_multiscale),
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        device=WORKFLOW.device,
+    shell:
+        "python -m strata.neural_rg.renormalize --settings {input.settings:q}"
+        " --model {input.model:q} --renormalization {output.renormalization:q}"
+        " --device {resources.device:q} > {log:q} 2>&1"
+
+
+rule neural_rg_measure:
+    """Estimate the mutual information of physical and of latent variables."""
+    input:
+        settings="results/{run}/settings/measure.json",
+        model="results/{run}/model.pt",
+        data="results/{run}/ising_samples.h5",
+    output:
+        information="results/{run}/information.h5",
+    log:
+        "results/{run}/logs/measure.log",
+    benchmark:
+        "results/{run}/benchmarks/measure.tsv"
+    wildcard_constraints:
+        run=runs_where("neural_rg", lambda run: run.has_exact_samples),
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        device=WORKFLOW.device,
+    shell:
+        "python -m strata.neural_rg.measure --settings {input.settings:q} --model {input.model:q}"
+        " --data {input.data:q} --information {output.information:q}"
+        " --device {resources.device:q} > {log:q} 2>&1"
+
+
+rule neural_rg_analyze:
+    """Hold the flow and all chains against the exact answer."""
+    input:
+        modules("neural_rg.analyze", "neural_rg.estimates", "neural_rg.autocorrelation", "verdicts"),
         settings="results/{run}/settings/analyze.json",
         samples="results/{run}/samples.h5",
-        exact=lambda wildcards: RUNS[wildcards.run].target.exact_file,
+        hmc="results/{run}/hmc.h5",
+        data=exact_data,
+        exact=exact_answer,
     output:
         analysis="results/{run}/analysis.json",
         verdict="results/{run}/verdict.json",
@@ -125,36 +249,6 @@ rule neural_rg_analyze:
         runtime=30,
     shell:
         "python -m strata.neural_rg.analyze --settings {input.settings:q}"
-        " --samples {input.samples:q} --exact {input.exact:q}"
-        " --analysis {output.analysis:q} --verdict {output.verdict:q} > {log:q} 2>&1"
-
-
-rule neural_rg_plot:
-    """Draw loss and acceptance against training steps, with the exact line."""
-    input:
-        modules("strata.neural_rg.plot", "strata.plotting"),
-        settings="results/{run}/settings/plot.json",
-        history="results/{run}/history.h5",
-        exact=lambda wildcards: RUNS[wildcards.run].target.exact_file,
-    output:
-        figure="results/{run}/loss_acc.pdf",
-        image=report(
-            "results/{run}/loss_acc.png",
-            caption="../report/loss_acc.rst",
-            category="neural_rg",
-            labels={"run": "{run}", "figure": "loss and acceptance"},
-        ),
-    log:
-        "results/{run}/logs/plot.log",
-    benchmark:
-        "results/{run}/benchmarks/plot.tsv"
-    conda:
-        "../../envs/strata.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    shell:
-        "python -m strata.neural_rg.plot --settings {input.settings:q}"
-        " --history {input.history:q} --exact {input.exact:q}"
-        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"
+        " --samples {input.samples:q} --hmc {input.hmc:q} --data {input.data:q}"
+        " --exact {input.exact:q} --analysis {output.analysis:q}"
+        " --verdict {output.verdict:q} > {log:q} 2>&1"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from strata.config import read_settings
 from strata.history import read_history
-from strata.neural_rg.config import RunSettings, TargetSettings
+from strata.neural_rg.config import RunSettings
 from strata.neural_rg.exact import read_exact
 from strata.plotting import (
     COLORS,
@@ -86,12 +86,6 @@ def _with_mean(panel: Axes, steps: np.ndarray, values: np.ndarray, window: int, 
     panel.plot(steps, running_mean(values, window), color=color, label="flow")
 
 
-def caption(target: TargetSettings) -> str:
-    """Return what was learned, in words."""
-    sides = " × ".join([str(target.L)] * target.d)
-    return f"Ising {sides}, {target.boundary}, $T$ = {target.temperature:.5g} $J/k_B$"
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     arguments = stage_arguments(
@@ -103,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         read_history(arguments.history, "train"),
         read_history(arguments.history, "eval"),
         exact_free_energy,
-        caption(settings.target),
+        settings.target.caption,
     )
     save_figure(figure, [arguments.figure, arguments.image])
 
