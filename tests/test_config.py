@@ -498,7 +498,11 @@ TRAINING = {"history.h5", "animation.gif"} | drawn("loss_acc")
 EXACT_SAMPLES = {"ising_samples.h5", "information.h5"} | drawn("mutual_information")
 SCALES = {"renormalization.h5"} | drawn(
     "renormalized_fields",
-    *(f"response_{kind}_scale0" for kind in ("flipped", "difference", "gradient")),
+    *(
+        f"response_{kind}_scale{scale}"
+        for kind in ("flipped", "difference", "gradient")
+        for scale in (0, 1)
+    ),
 )
 ALWAYS = {
     *("settings.json", "model.pt", "samples.h5", "hmc.h5", "analysis.json", "verdict.json"),

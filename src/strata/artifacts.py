@@ -172,6 +172,24 @@ def read_attributes(path: Path) -> dict[str, Any]:
         return dict(file.attrs)
 
 
+def check_origin(path: Path, settings_json: str) -> None:
+    """Refuse a file that was made with other settings.
+
+    Compared are the sections that both the file's provenance and `settings_json` hold; a file
+    without provenance passes.
+
+    Raises:
+        UserError: a section differs.
+    """
+    made_with = json.loads(read_attributes(path).get("settings", "{}"))
+    for section, block in json.loads(settings_json).items():
+        if made_with.get(section, block) != block:
+            raise UserError(
+                f"{path} was made with another {section} than the settings have; name the file "
+                "that belongs to them."
+            )
+
+
 def fingerprint(*parts: str | Path) -> str:
     """Return the SHA-256 over texts and the contents of files, in order."""
     digest = hashlib.sha256()

@@ -293,10 +293,7 @@ def test_cluster_updates_stand_beside_the_exact_energy() -> None:
 BOUND, IMPORTANCE = "variational bound on -ln Z_x", "importance-sampled -ln Z_x"
 SIGN, LENGTH = "share of positive samples", "length of the chains over tau"
 M2, REWEIGHTED = "<m^2> of the chains", "<m^2>, reweighted"
-HMC, HMC_LENGTH = (
-    "<m^2> by HMC in latent space",
-    "length of the chains of HMC in latent space over tau",
-)
+HMC = "<m^2> by HMC in latent space"
 CLUSTER, ENERGY = "<m^2> of cluster updates", "energy per site of cluster updates"
 OF_SAMPLES = {BOUND, IMPORTANCE, SIGN, LENGTH, M2, REWEIGHTED}
 EXPECTED = ExpectedSettings(gap=0.3, acceptance=0.25, source="a test")
@@ -368,7 +365,7 @@ def test_checks_flip_at_their_tolerances(values: Mapping[str, float], failed: se
     ({"hmc_latent_magnetization_squared": 0.789}, set()),
     ({"hmc_latent_magnetization_squared": 0.791}, {HMC}),
     ({"hmc_latent_magnetization_squared": 0.729}, {HMC}),
-    ({"hmc_latent_chain_length_over_tau": 4.99}, {HMC_LENGTH}),
+    ({"hmc_latent_magnetization_squared": 0.1, "hmc_latent_chain_length_over_tau": 5.0}, {HMC}),
     ({"cluster_magnetization_squared": 0.731}, set()),
     ({"cluster_magnetization_squared": 0.729}, {CLUSTER}),
     ({"cluster_energy_per_site": -1.671}, set()),
@@ -379,13 +376,18 @@ def test_checks_of_other_samplers_flip_at_their_tolerances(
     values: Mapping[str, float], failed: set[str]
 ) -> None:
     found = found_checks(quantities_at(**{**BY_HMC, **OF_CLUSTERS, **values}))
-    assert {c.name for c in found} == OF_SAMPLES | {HMC, HMC_LENGTH, CLUSTER, ENERGY}
+    assert {c.name for c in found} == OF_SAMPLES | {HMC, CLUSTER, ENERGY}
     assert {check.name for check in found if not check.passed} == failed
+
+
+def test_hamiltonian_chains_that_are_too_short_are_not_judged() -> None:
+    short = {**BY_HMC, "hmc_latent_chain_length_over_tau": 4.99}
+    assert HMC not in {check.name for check in found_checks(quantities_at(**short))}
 
 
 def test_what_was_not_measured_is_not_checked() -> None:
     of_hmc = found_checks(quantities_at(**BY_HMC))
-    assert {check.name for check in of_hmc} == OF_SAMPLES | {HMC, HMC_LENGTH}
+    assert {check.name for check in of_hmc} == OF_SAMPLES | {HMC}
     of_clusters = found_checks(quantities_at(**OF_CLUSTERS))
     assert {check.name for check in of_clusters} == OF_SAMPLES | {CLUSTER, ENERGY}
 
@@ -454,7 +456,7 @@ def test_other_samplers_join_the_analysis_and_the_verdict(new_run: NewRun) -> No
     of_clusters = stage.exact_sample_quantities(generated(), WITH_ENERGY)
     assert analysis == {**measured(), **by_hmc, **of_clusters}
     names = {check["name"] for check in verdict["checks"]}
-    assert names == OF_SAMPLES | {HMC, HMC_LENGTH, CLUSTER, ENERGY}
+    assert names == OF_SAMPLES | {HMC, CLUSTER, ENERGY}
     assert verdict["passed"] is True
     assert verdict["provenance"]["settings_sha256"] == sha256(run.settings.verdict_json())
 

@@ -1,5 +1,6 @@
 """Hamiltonian Monte Carlo as a stage: shapes, exact moments in both spaces, bad input."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,14 @@ from strata.artifacts import read_attributes, read_h5
 from strata.neural_rg.config import HamiltonianSettings, RunSettings
 from strata.neural_rg.evolve import evolve
 from strata.neural_rg.flow_settings import MeraSettings, RealNVPSettings
-from strata.neural_rg.flows import build_flow, gaussian_part
+from strata.neural_rg.flows import (
+    GaussianFlow,
+    PatchNetwork,
+    Symmetrized,
+    build_flow,
+    normal_log_density,
+)
+from strata.neural_rg.hamiltonian import latent_density
 from strata.neural_rg.solve import solve
 from strata.neural_rg.target_settings import IsingSettings, TargetSettings, TwoGaussiansSettings
 from strata.neural_rg.targets import build_target
@@ -26,8 +34,9 @@ CPU = torch.device("cpu")
     [
         (IsingSettings(L=2, T=3.0), MeraSettings(n_layers=2, hidden_scale=3, hidden_shift=3)),
         (TwoGaussiansSettings(offset=0.8), RealNVPSettings(n_layers=2)),
+        (TwoGaussiansSettings(offset=0.8), RealNVPSettings(n_layers=2, symmetrize=True)),
     ],
-    ids=["ising", "plane"],
+    ids=["ising", "plane", "symmetrized"],
 )
 def test_both_spaces_have_the_exact_moment(target: TargetSettings, flow: Any) -> None:
     """The flow is far from trained: the moment in latent space must not depend on it."""
@@ -38,7 +47,7 @@ def test_both_spaces_have_the_exact_moment(target: TargetSettings, flow: Any) ->
             parameter.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(1))
     hmc = HamiltonianSettings(n_chains=128, n_therm=60, n_steps=150, n_leapfrog=5)
     arrays = evolve(
-        gaussian_part(network),
+        network,
         build_target(target, dtype=torch.float64, device=CPU),
         hmc,
         Generators(3, CPU),
@@ -85,3 +94,26 @@ def test_a_model_of_other_settings_is_refused(
     assert other.status("evolve", model=trained.path("model")) == 2
     assert "trained with other settings" in capsys.readouterr().err
     assert not other.path("hmc").exists()
+
+
+def test_latent_space_of_a_perfect_symmetrized_flow_is_that_of_independent_normals() -> None:
+    """Two Gaussians at +-offset are the even part of one, which a shift of the latents gives."""
+    target = build_target(TwoGaussiansSettings(), dtype=torch.float64, device=CPU)
+
+    class Shift(PatchNetwork):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.shape = (2,)
+
+        def generate(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return 0.5 * z + z.new_tensor([2.0, 0.0]), z.new_full((len(z),), 2 * math.log(0.5))
+
+        def infer(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return (x - x.new_tensor([2.0, 0.0])) / 0.5, x.new_full((len(x),), -2 * math.log(0.5))
+
+    flow = Symmetrized(GaussianFlow(Shift()))
+    z = torch.randn(50, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    log_density, score = latent_density(flow, target)(z)
+    differences = log_density - normal_log_density(z)
+    torch.testing.assert_close(differences, differences[:1].expand(50), rtol=0, atol=1e-10)
+    torch.testing.assert_close(score, -z, rtol=0, atol=1e-10)

@@ -43,7 +43,7 @@ TARGETS = {
     "ring": IsingSettings(L=12, d=1, T=1.0),
     "pairs": IsingSettings(L=2, T=2.5),
 }
-DATA = DataSettings(n_chains=6, n_therm=2, n_sweeps=9, every=4)
+DATA = DataSettings(n_chains=32, n_therm=2, n_sweeps=9, every=4)
 MINIATURE = RunSettings(seed=3, target=IsingSettings(L=4, T=2.5), data=DATA)
 
 
@@ -156,7 +156,7 @@ def test_the_stage_writes_samples_with_units_and_an_origin(tmp_path: Path) -> No
 def test_lattices_that_the_default_network_cannot_carry_are_drawn_too(tmp_path: Path) -> None:
     settings = RunSettings(target=IsingSettings(L=6), flow=TebdSettings(), data=DATA)
     samples = run_in(tmp_path, settings.sections_of("generate"))
-    assert read_h5(samples)["spins"].shape == (12, 6, 6)
+    assert read_h5(samples)["spins"].shape == (64, 6, 6)
 
 
 def refusal(folder: Path, text: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -12,10 +12,9 @@ from strata.artifacts import read_attributes, read_h5, write_h5
 from strata.neural_rg import measure as stage
 from strata.neural_rg.config import RunSettings
 from strata.neural_rg.flow_settings import MeraSettings
-from strata.neural_rg.flows import build_flow, gaussian_part
+from strata.neural_rg.flows import Symmetrized, build_flow, gaussian_part
 from strata.neural_rg.measure import measure
 from strata.neural_rg.target_settings import IsingSettings
-from strata.neural_rg.wiring import latent_scales
 from strata.randomness import Generators
 
 NewRun = Callable[..., Any]
@@ -37,18 +36,35 @@ def test_latents_of_the_flows_own_samples_are_independent_and_its_fields_are_not
     flow = small_flow(4)
     with torch.no_grad():
         x, _ = flow.sample(4096, torch.Generator().manual_seed(5))
-    arrays = measure(flow, x.numpy())
+    arrays = measure(flow, x.numpy(), signs())
     pairs = np.triu_indices(16, 1)
     noise = arrays["noise_level"]
     assert arrays["latent"][pairs].max() < 1.5 * noise
     assert arrays["physical"][pairs].max() > 5 * noise
 
 
+def test_latents_of_a_symmetrized_flows_own_samples_are_independent_too() -> None:
+    flow = Symmetrized(small_flow(4))
+    with torch.no_grad():
+        for block in flow.flow.network.blocks:
+            block.shift_bias_out += 0.5  # far from even: fields of both signs differ
+        x, _ = flow.sample(4096, torch.Generator().manual_seed(5))
+    arrays = measure(flow, x.numpy(), signs())
+    pairs = np.triu_indices(16, 1)
+    assert arrays["latent"][pairs].max() < 1.5 * arrays["noise_level"]
+    blind = measure(flow.flow, x.numpy(), signs())
+    assert blind["latent"][pairs].max() > 5 * arrays["noise_level"]
+
+
+def signs() -> torch.Generator:
+    return torch.Generator().manual_seed(9)
+
+
 def test_only_a_window_of_a_large_lattice_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "MAX_LENGTH", 2)
     fields = torch.randn(256, 4, 4, generator=torch.Generator().manual_seed(1)).numpy()
     fields[:, 1, 1] = fields[:, 0, 0]  # sites 0 and 3 of the window
-    arrays = measure(small_flow(4), fields)
+    arrays = measure(small_flow(4), fields, signs())
     np.testing.assert_array_equal(arrays["coordinates"], [[0, 0], [0, 1], [1, 0], [1, 1]])
     information = arrays["physical"]
     assert np.nanargmax(information) == 3
@@ -62,8 +78,8 @@ def test_stage_says_which_site_and_scale_a_row_belongs_to(trained: Any, tmp_path
     arrays = read_h5(out)
     assert arrays["physical"].shape == arrays["latent"].shape == (16, 16)
     assert np.isnan(np.diag(arrays["latent"])).all()
-    scales = latent_scales(4, 2)
-    np.testing.assert_array_equal(arrays["latent_scales"], scales[tuple(arrays["coordinates"].T)])
+    written_out = [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(arrays["latent_scales"].reshape(4, 4), written_out)
     assert read_attributes(out)["settings"] == trained.settings.sections_of("measure")
 
 

@@ -29,7 +29,7 @@ def measured(length: int, d: int = 2, *, scales: bool = True) -> dict[str, np.nd
     physical = np.where(np.eye(n) > 0, np.nan, 0.4)
     arrays = {
         "physical": physical,
-        "latent": 0.01 * physical,
+        "latent": physical * np.add.outer(np.arange(n), np.arange(n)) / 1000,
         "noise_level": np.array(0.005),
         "coordinates": coordinates,
     }
@@ -73,6 +73,10 @@ def test_panels_say_what_they_show(target: IsingSettings, scales: bool) -> None:
     by_title = dict(zip(titles, axes, strict=True))
     legend = [text.get_text() for text in by_title["(c)"].get_legend().get_texts()]
     assert legend == ["physical", "latent", "independent: below 0.0050"]
+    if scales:
+        image = by_title["(b) latent"].images[0].get_array()
+        order = np.argsort(-arrays["latent_scales"], kind="stable")
+        np.testing.assert_array_equal(image, arrays["latent"][order][:, order])
     labels = [tick.get_text() for tick in by_title["(b) latent"].get_yticklabels()]
     assert labels == (["1", "0"] if scales else [])
     assert "nats" in by_title["(c)"].get_ylabel()

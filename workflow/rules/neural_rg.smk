@@ -175,6 +175,7 @@ rule neural_rg_evolve:
 rule neural_rg_renormalize:
     """Look at the fields of every scale, and at their response to each latent."""
     input:
+        modules("neural_rg.renormalize", "neural_rg.renormalization"),
         settings="results/{run}/settings/renormalize.json",
         model="results/{run}/model.pt",
     output:
@@ -201,6 +202,7 @@ rule neural_rg_renormalize:
 rule neural_rg_measure:
     """Estimate the mutual information of physical and of latent variables."""
     input:
+        modules("neural_rg.measure", "neural_rg.mutual_information"),
         settings="results/{run}/settings/measure.json",
         model="results/{run}/model.pt",
         data="results/{run}/ising_samples.h5",
@@ -228,7 +230,15 @@ rule neural_rg_measure:
 rule neural_rg_analyze:
     """Hold the flow and all chains against the exact answer."""
     input:
-        modules("neural_rg.analyze", "neural_rg.estimates", "neural_rg.autocorrelation", "verdicts"),
+        modules(
+            "neural_rg.analyze",
+            "neural_rg.estimates",
+            "neural_rg.autocorrelation",
+            "neural_rg.exact",
+            "neural_rg.target_settings",
+            "quantities",
+            "verdicts",
+        ),
         settings="results/{run}/settings/analyze.json",
         samples="results/{run}/samples.h5",
         hmc="results/{run}/hmc.h5",

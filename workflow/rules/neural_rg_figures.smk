@@ -12,7 +12,7 @@ from strata.neural_rg.config import RESPONSES
 rule neural_rg_plot:
     """Draw loss and acceptance against training steps, with the exact line."""
     input:
-        modules("neural_rg.plot", "plotting"),
+        modules("neural_rg.plot", "neural_rg.target_settings", "plotting"),
         settings="results/{run}/settings/plot.json",
         history="results/{run}/history.h5",
         exact=exact_answer,
@@ -46,7 +46,13 @@ rule neural_rg_plot:
 rule neural_rg_plot_snapshots:
     """Draw the training as an animation."""
     input:
-        modules("neural_rg.plot_snapshots", "neural_rg.field_pictures", "animation", "plotting"),
+        modules(
+            "neural_rg.plot_snapshots",
+            "neural_rg.field_pictures",
+            "neural_rg.target_settings",
+            "animation",
+            "plotting",
+        ),
         settings="results/{run}/settings/plot.json",
         history="results/{run}/history.h5",
     output:
@@ -77,7 +83,11 @@ rule neural_rg_plot_configurations:
     """Draw proposed and accepted configurations of one chain, as a page and as an animation."""
     input:
         modules(
-            "neural_rg.plot_configurations", "neural_rg.field_pictures", "animation", "plotting"
+            "neural_rg.plot_configurations",
+            "neural_rg.field_pictures",
+            "neural_rg.target_settings",
+            "animation",
+            "plotting",
         ),
         settings="results/{run}/settings/plot.json",
         samples="results/{run}/samples.h5",
@@ -115,7 +125,12 @@ rule neural_rg_plot_configurations:
 rule neural_rg_plot_hamiltonian:
     """Draw Hamiltonian Monte Carlo in both spaces, with the exact line."""
     input:
-        modules("neural_rg.plot_hamiltonian", "neural_rg.autocorrelation", "plotting"),
+        modules(
+            "neural_rg.plot_hamiltonian",
+            "neural_rg.autocorrelation",
+            "neural_rg.target_settings",
+            "plotting",
+        ),
         settings="results/{run}/settings/plot.json",
         hmc="results/{run}/hmc.h5",
         exact=exact_answer,
@@ -147,7 +162,7 @@ rule neural_rg_plot_hamiltonian:
 rule neural_rg_plot_information:
     """Draw the mutual information of physical and of latent variables."""
     input:
-        modules("neural_rg.plot_information", "plotting"),
+        modules("neural_rg.plot_information", "neural_rg.target_settings", "plotting"),
         settings="results/{run}/settings/plot.json",
         information="results/{run}/information.h5",
     output:
@@ -180,7 +195,13 @@ rule neural_rg_plot_information:
 rule neural_rg_plot_renormalization:
     """Draw the fields of every scale."""
     input:
-        modules("neural_rg.plot_renormalization", "neural_rg.field_pictures", "plotting"),
+        modules(
+            "neural_rg.plot_renormalization",
+            "neural_rg.field_pictures",
+            "neural_rg.renormalization_file",
+            "neural_rg.target_settings",
+            "plotting",
+        ),
         settings="results/{run}/settings/plot.json",
         renormalization="results/{run}/renormalization.h5",
     output:
@@ -213,7 +234,13 @@ rule neural_rg_plot_renormalization:
 rule neural_rg_plot_responses:
     """Draw how the field of one scale responds to each latent variable."""
     input:
-        modules("neural_rg.plot_responses", "neural_rg.field_pictures", "plotting"),
+        modules(
+            "neural_rg.plot_responses",
+            "neural_rg.field_pictures",
+            "neural_rg.renormalization_file",
+            "neural_rg.target_settings",
+            "plotting",
+        ),
         settings="results/{run}/settings/plot.json",
         renormalization="results/{run}/renormalization.h5",
     output:

@@ -14,6 +14,9 @@ from strata.config import Settings, TrainingSettings, setting
 from strata.neural_rg.flow_settings import FlowSettings, MeraSettings, PatchFlow
 from strata.neural_rg.target_settings import IsingSettings, TargetSettings
 
+MIN_SAMPLES = 64
+"""Fewest samples that mutual information is estimated from."""
+
 
 class NeuralRGTraining(TrainingSettings):
     """The loss: delta * data + omega * variational + epsilon * acceptance term."""
@@ -112,6 +115,15 @@ class HamiltonianSettings(Settings):
     target_acceptance: float | None = setting(
         0.8, "Acceptance that the step size is tuned to; null keeps step_size.", gt=0, lt=1
     )
+
+    @model_validator(mode="after")
+    def _time_to_tune(self) -> "HamiltonianSettings":
+        if self.target_acceptance is not None and self.n_therm == 0:
+            raise ValueError(
+                "the step size is tuned in the first n_therm trajectories, and n_therm is 0; raise "
+                "it, or set target_acceptance to null."
+            )
+        return self
 
 
 class DataSettings(Settings):
@@ -225,7 +237,12 @@ class RunSettings(config.RunSettings):
             figures.append("mutual_information")
         if self.flow.is_multiscale:
             files.append("renormalization.h5")
-            figures += ["renormalized_fields", *(f"response_{kind}_scale0" for kind in RESPONSES)]
+            figures.append("renormalized_fields")
+            figures += [
+                f"response_{kind}_scale{scale}"
+                for kind in RESPONSES
+                for scale in range(self.target.event_shape[0].bit_length() - 1)
+            ]
         files += ["analysis.json", "verdict.json"]
         drawn = [f"{figure}.{suffix}" for figure in figures for suffix in ("pdf", "png")]
         return (*files, *drawn, *animations)
@@ -236,7 +253,7 @@ class RunSettings(config.RunSettings):
         return isinstance(self.target, IsingSettings)
 
     def misfit(self) -> str | None:
-        """The flow must carry the target, an original's flow be theirs, exact data be drawable."""
+        """The flow must carry the target, an original's be theirs, exact data exist and suffice."""
         misfit = self.flow.misfit(self.target)
         if misfit is not None:
             return f"flow.name {self.flow.name}: {misfit}."
@@ -249,5 +266,11 @@ class RunSettings(config.RunSettings):
             return (
                 "training.data: exact samples can be drawn of the ising target; got "
                 f"{self.target.name}; use replay."
+            )
+        stored = self.data.n_chains * (self.data.n_sweeps // self.data.every)
+        if self.has_exact_samples and stored < MIN_SAMPLES:
+            return (
+                f"data: n_chains * (n_sweeps // every) is {stored}, and mutual information takes "
+                f"at least {MIN_SAMPLES} stored configurations."
             )
         return None

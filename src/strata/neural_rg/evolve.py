@@ -1,7 +1,8 @@
 """Run Hamiltonian Monte Carlo in the latent space of a trained flow and in the target's own space.
 
-Both start from independent normal variables and take as many leapfrog steps per trajectory; the
-step size of each is tuned to the same acceptance. See `strata.neural_rg.hamiltonian`.
+Both start from independent normal variables and take as many leapfrog steps per trajectory. The
+step size of each is tuned to the same acceptance, if the settings name one. See
+`strata.neural_rg.hamiltonian`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ from torch import Tensor
 from strata.artifacts import provenance, write_h5
 from strata.config import read_settings
 from strata.devices import prepare
+from strata.errors import UserError
 from strata.neural_rg.config import HamiltonianSettings, RunSettings
-from strata.neural_rg.flows import GaussianFlow, gaussian_part
+from strata.neural_rg.flows import GaussianFlow, Symmetrized, gaussian_part
 from strata.neural_rg.hamiltonian import (
     Density,
     hamiltonian_chain,
@@ -44,14 +46,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     generators = Generators(settings.seed, device)
     flow = load_flow(arguments.model, settings, arguments.settings, device=device, dtype=dtype)
     target = build_target(settings.target, dtype=dtype, device=device)
-    arrays = evolve(gaussian_part(flow), target, settings.hmc, generators)
+    try:
+        arrays = evolve(flow, target, settings.hmc, generators)
+    except ValueError as error:
+        raise UserError(f"{arguments.model}: {error}") from error
     origin = provenance(settings.sections_of("evolve"), seed=settings.seed, device=str(device))
     units = {name: UNITS[name.split("/")[1]] for name in arrays}
     write_h5(arguments.hmc, arrays, units=units, attributes=origin)
 
 
 def evolve(
-    flow: GaussianFlow, target: Target, hmc: HamiltonianSettings, generators: Generators
+    flow: GaussianFlow | Symmetrized,
+    target: Target,
+    hmc: HamiltonianSettings,
+    generators: Generators,
 ) -> dict[str, np.ndarray]:
     """Return the arrays named in `UNITS` for each space, as `latent/...` and `physical/...`.
 
@@ -62,7 +70,7 @@ def evolve(
     spaces: dict[str, tuple[Density, Callable[[Tensor], Tensor]]] = {
         "latent": (
             latent_density(flow, target),
-            lambda z: target.observable(flow.network.generate(z)[0]),
+            lambda z: target.observable(gaussian_part(flow).network.generate(z)[0]),
         ),
         "physical": (physical_density(target), target.observable),
     }

@@ -122,6 +122,10 @@ class GaussianFlow(nn.Module):
         z, log_det = self.network.infer(x)
         return normal_log_density(z) + log_det
 
+    def latents(self, x: Fields, generator: torch.Generator) -> Fields:
+        """Return the latent variables of given fields."""
+        return self.network.infer(x)[0]
+
 
 class Symmetrized(nn.Module):
     """A flow made even under x -> -x: p_sym(x) = (p(x) + p(-x)) / 2."""
@@ -141,6 +145,16 @@ class Symmetrized(nn.Module):
     def log_prob(self, x: Fields) -> PerSample:
         """Return ln p_sym of given fields."""
         return torch.logaddexp(self.flow.log_prob(x), self.flow.log_prob(-x)) - math.log(2.0)
+
+    def latents(self, x: Fields, generator: torch.Generator) -> Fields:
+        """Return the latent variables of fields whose sign is drawn as `sample` would have.
+
+        x came from itself or from -x; the first has probability p(x) / (p(x) + p(-x)).
+        """
+        log_ratio = self.flow.log_prob(x) - self.flow.log_prob(-x)
+        kept = torch.bernoulli(torch.sigmoid(log_ratio), generator=generator)
+        signs = (2 * kept - 1).view(-1, *(1 for _ in x.shape[1:]))
+        return self.flow.latents(signs * x, generator)
 
 
 def gaussian_part(flow: GaussianFlow | Symmetrized) -> GaussianFlow:

@@ -1,7 +1,8 @@
 """Draw exact samples of the Ising field: cluster spins, then the field given the spins.
 
-Fields follow the target itself, since x given s is N(Kt s, Kt) (see `strata.neural_rg.targets`).
-Samples of one chain are correlated from sweep to sweep, as the two series of the chains show.
+Fields follow the target itself, since x given s is N(Kt s, Kt); see
+`strata.neural_rg.ising_field`. Samples of one chain are correlated from sweep to sweep, as the two
+series of the chains show.
 """
 
 from collections.abc import Sequence

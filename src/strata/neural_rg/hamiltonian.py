@@ -24,7 +24,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from strata.neural_rg.flows import GaussianFlow
+from strata.neural_rg.flows import (
+    GaussianFlow,
+    Symmetrized,
+    gaussian_part,
+    normal_log_density,
+)
 from strata.neural_rg.targets import Target
 
 Positions = Float[Tensor, "chains *shape"]
@@ -87,14 +92,22 @@ def physical_density(target: Target) -> Density:
     return lambda x: (target.log_density(x), target.score(x))
 
 
-def latent_density(flow: GaussianFlow, target: Target) -> Density:
-    """Return the target's density over the flow's latents z, ln pi~(g(z)) + ln |det dg/dz|.
+def latent_density(flow: GaussianFlow | Symmetrized, target: Target) -> Density:
+    """Return the target's density over the flow's latents z.
 
-    Of a symmetrized flow, take the flow inside.
+    It is ln pi~(g(z)) + ln N(z) - ln p(g(z)), so that of independent normal variables if p is
+    perfect. For a plain flow, ln N - ln p is the log-determinant of g. For a symmetrized one p is
+    p_sym, and fields g(z) follow pi p_inner / p_sym, whose even part is pi: averages of even
+    observables are those of the target.
     """
+    inner = gaussian_part(flow)
 
     def log_density(z: Tensor) -> Tensor:
-        x, log_det = flow.network.generate(z)
+        x, log_det = inner.network.generate(z)
+        if isinstance(flow, Symmetrized):
+            log_p = normal_log_density(z) - log_det
+            log_even = torch.logaddexp(log_p, inner.log_prob(-x)) - math.log(2.0)
+            return target.log_density(x) + normal_log_density(z) - log_even
         return target.log_density(x) + log_det
 
     return scored(log_density)

@@ -176,7 +176,7 @@ class FlowLearner:
     @torch.no_grad()
     def snapshot(self) -> Mapping[str, Tensor]:
         """Return fields of the model, from the same latents each time, and of the chains."""
-        n = self.settings.n_snapshot
+        n = min(self.settings.n_snapshot, self.settings.batch)
         x, _ = self.module.sample(n, self.generators.afresh("snapshot"))
         return {"proposed": x, "chain": self.chain[:n]}
 

@@ -13,16 +13,13 @@ from strata.artifacts import provenance, read_h5, write_h5
 from strata.config import read_settings
 from strata.devices import prepare
 from strata.errors import UserError
-from strata.neural_rg.config import RunSettings
+from strata.neural_rg.config import MIN_SAMPLES, RunSettings
 from strata.neural_rg.exact_data import check_samples
-from strata.neural_rg.flows import GaussianFlow, gaussian_part
-from strata.neural_rg.mutual_information import (
-    MIN_SAMPLES,
-    noise_level,
-    pairwise_mutual_information,
-)
+from strata.neural_rg.flows import GaussianFlow, Symmetrized
+from strata.neural_rg.mutual_information import noise_level, pairwise_mutual_information
 from strata.neural_rg.trained import load_flow
 from strata.neural_rg.wiring import latent_scales
+from strata.randomness import Generators
 from strata.stages import run_stage, stage_arguments
 
 MAX_LENGTH = 16
@@ -53,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     device, dtype = prepare(arguments.device, settings.training.dtype)
     flow = load_flow(arguments.model, settings, arguments.settings, device=device, dtype=dtype)
-    arrays = measure(gaussian_part(flow), fields)
+    arrays = measure(flow, fields, Generators(settings.seed, device)["signs"])
     if settings.flow.is_multiscale:
         scales = latent_scales(fields.shape[1], fields.ndim - 1)
         arrays["latent_scales"] = scales[tuple(arrays["coordinates"].T)]
@@ -62,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 @torch.no_grad()
-def measure(flow: GaussianFlow, fields: np.ndarray) -> dict[str, np.ndarray]:
+def measure(
+    flow: GaussianFlow | Symmetrized, fields: np.ndarray, generator: torch.Generator
+) -> dict[str, np.ndarray]:
     """Return the arrays named in `UNITS` for fields of shape (samples, *lattice).
 
     `physical` and `latent` have shape (variables, variables), with NaN on the diagonal; row i
@@ -72,7 +71,7 @@ def measure(flow: GaussianFlow, fields: np.ndarray) -> dict[str, np.ndarray]:
     reference = next(flow.parameters())
     passes = torch.from_numpy(fields).split(FIELDS_PER_PASS)
     latents = torch.cat(
-        [flow.network.infer(x.to(reference.device, reference.dtype))[0].cpu() for x in passes]
+        [flow.latents(x.to(reference.device, reference.dtype), generator).cpu() for x in passes]
     ).numpy()
     window = tuple(slice(min(length, MAX_LENGTH)) for length in fields.shape[1:])
     n_samples = len(fields)

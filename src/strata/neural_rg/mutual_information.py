@@ -26,14 +26,13 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float, Int
 
+from strata.neural_rg.config import MIN_SAMPLES
+
 SAMPLES_PER_CELL = 16
 """Samples per cell of a pair's histogram that the number of bins is chosen for."""
 
 MIN_SAMPLES_PER_CELL = 8
 """Fewest samples per cell; with half of them bias exceeds the scatter of independent variables."""
-
-MIN_SAMPLES = 4 * SAMPLES_PER_CELL
-"""Fewest samples that are taken: two bins each."""
 
 FALSE_ALARMS = 0.05
 """Probability that the largest estimate of independent variables exceeds `noise_level`."""

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from strata.artifacts import check_origin
 from strata.config import read_settings
 from strata.history import read_history
 from strata.neural_rg.config import RunSettings
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "plot")
     exact_free_energy = -float(read_exact(arguments.exact, settings.target)["log_partition_field"])
+    check_origin(arguments.history, settings.sections_of("plot"))
     figure = loss_and_acceptance(
         read_history(arguments.history, "train"),
         read_history(arguments.history, "eval"),

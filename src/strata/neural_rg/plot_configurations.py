@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from strata.animation import save_animation
-from strata.artifacts import read_h5
+from strata.artifacts import check_origin, read_h5
 from strata.config import read_settings
 from strata.errors import UserError
 from strata.neural_rg.config import RunSettings
@@ -275,6 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings", "samples"], outputs=["figure", "image", "animation"]
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "plot")
+    check_origin(arguments.samples, settings.sections_of("plot"))
     trajectory = read_trajectory(arguments.samples)
     title = settings.target.caption
     save_figure(configurations_page(trajectory, title), [arguments.figure, arguments.image])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from strata.artifacts import read_h5
+from strata.artifacts import check_origin, read_h5
 from strata.config import read_settings
 from strata.neural_rg.autocorrelation import autocorrelation, integrated_autocorrelation_time
 from strata.neural_rg.config import RunSettings
@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__, inputs=["settings", "hmc", "exact"], outputs=["figure", "image"]
     ).parse_args(argv)
-    target = read_settings(RunSettings, arguments.settings, "plot").target
+    settings = read_settings(RunSettings, arguments.settings, "plot")
+    check_origin(arguments.hmc, settings.sections_of("plot"))
+    target = settings.target
     exact = read_exact(arguments.exact, target).get(target.observable)
     figure = chains_side_by_side(
         read_h5(arguments.hmc, *DATASETS),

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from strata.artifacts import read_h5
+from strata.artifacts import check_origin, read_h5
 from strata.config import read_settings
+from strata.errors import UserError
 from strata.neural_rg.config import RunSettings
 from strata.neural_rg.target_settings import LatticeTarget
 from strata.plotting import COLORS, COLUMN_WIDTH, EXACT_LINE, save_figure, styled
@@ -24,7 +25,7 @@ from strata.stages import run_stage, stage_arguments
 
 MEASURED = ("physical", "latent", "noise_level", "coordinates")
 HEIGHT = 4.6  # inches
-SMALLEST_SHOWN = 3e-4  # nats; less is noise for any number of samples that is practical
+SMALLEST_SHOWN = 3e-4  # nats; what is less, or negative by noise, is drawn here
 
 
 @styled
@@ -90,7 +91,11 @@ def _against_distance(
     panel: Axes, measured: Mapping[str, np.ndarray], target: LatticeTarget
 ) -> None:
     """Draw the largest value of all pairs at each distance."""
-    distances = pair_distances(measured["coordinates"], target)
+    coordinates = measured["coordinates"]
+    if len(coordinates) < target.L**target.d:
+        corner = " × ".join(str(side) for side in coordinates.max(axis=0) + 1)
+        panel.set_title(f"{corner} sites of the lattice", loc="right")
+    distances = pair_distances(coordinates, target)
     pairs = np.triu_indices(len(distances), 1)
     for name, color, marker in (("physical", "blue", "o"), ("latent", "vermilion", "s")):
         distance, largest = largest_by_distance(distances[pairs], measured[name][pairs])
@@ -145,8 +150,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__, inputs=["settings", "information"], outputs=["figure", "image"]
     ).parse_args(argv)
-    target = read_settings(RunSettings, arguments.settings, "plot").target
-    assert isinstance(target, LatticeTarget)  # settings of another target have no such file
+    settings = read_settings(RunSettings, arguments.settings, "plot")
+    check_origin(arguments.information, settings.sections_of("plot"))
+    target = settings.target
+    if not isinstance(target, LatticeTarget):
+        raise UserError(
+            f"{arguments.settings}: mutual information is drawn of a lattice; the target is "
+            f"{target.name}."
+        )
     measured = read_h5(arguments.information, *MEASURED)
     figure = mutual_information(measured, target, target.caption)
     save_figure(figure, [arguments.figure, arguments.image])

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from strata.animation import save_animation
+from strata.artifacts import check_origin
 from strata.config import read_settings
 from strata.errors import UserError
 from strata.history import read_history
@@ -156,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings", "history"], outputs=["animation"]
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "plot")
+    check_origin(arguments.history, settings.sections_of("plot"))
     save_animation(
         training_frames(read_snapshots(arguments.history), settings.target.caption),
         arguments.animation,

@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 
 from strata.neural_rg.gauss_rule import site_rule
 from strata.neural_rg.lattice import Lattice
+from strata.neural_rg.target_settings import MAX_KAPPA, MAX_LAMBDA, MAX_SCALAR_LENGTH
 
 RING_RADIUS = 2.0
 RING_WIDTH = 0.32
@@ -41,14 +42,6 @@ WAVE_WIDTH = 2.0
 
 GAUSSIAN_DEVIATION = 0.5
 GAUSSIAN_OFFSET = 2.0
-
-MAX_KAPPA = 10.0
-MAX_LAMBDA = 1e4
-"""Largest |kappa| and lambda taken. The wells of a larger lambda are too narrow for the grid of the
-Gauss rule, and phi^4 is the Ising model there."""
-
-MAX_SQUARE_LENGTH = 4
-"""Longest square lattice of the scalar field; a row of it has n^L states."""
 
 MIN_NODES = 8
 MAX_NODES = {1: 64, 2: 64, 3: 24, 4: 14}
@@ -190,9 +183,9 @@ def scalar_field_values(lattice: Lattice, kappa: float, lam: float) -> tuple[flo
             far apart, or a Gaussian so close to its limit, that the nodes in reach do not suffice.
     """
     check_scalar_field(lattice, kappa, lam)
-    if lattice.dimension == 2 and lattice.length > MAX_SQUARE_LENGTH:
+    if lattice.dimension == 2 and lattice.length > MAX_SCALAR_LENGTH:
         raise ValueError(
-            f"phi^4 on a square lattice is exact up to L = {MAX_SQUARE_LENGTH}; got L = "
+            f"phi^4 on a square lattice is exact up to L = {MAX_SCALAR_LENGTH}; got L = "
             f"{lattice.length}. Take a shorter lattice or one dimension."
         )
     sites_per_row = lattice.n_sites // lattice.length

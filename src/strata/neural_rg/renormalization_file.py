@@ -3,13 +3,12 @@
 Imports no torch.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from strata.artifacts import read_attributes, read_h5
+from strata.artifacts import check_origin, read_h5
 from strata.errors import UserError
 from strata.neural_rg.config import RunSettings
 
@@ -30,14 +29,7 @@ def read_renormalization(
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise UserError(f"{path} holds no {' and no '.join(missing)}; name the right file.")
-    made_with = json.loads(read_attributes(path).get("settings", "{}"))
-    wanted = settings.model_dump(mode="json")
-    for section in ("target", "flow"):
-        if made_with.get(section) != wanted[section]:
-            raise UserError(
-                f"{path} was made with another {section} than the settings have; name the file "
-                "that belongs to them."
-            )
+    check_origin(path, settings.sections_of("plot"))
     infinite = [name for name in needed if not np.isfinite(arrays[name]).all()]
     if infinite:
         raise UserError(

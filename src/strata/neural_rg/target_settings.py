@@ -21,7 +21,12 @@ MAX_TRANSFER_LENGTH = 16
 """Longest square lattice that the transfer matrix takes; no other method reaches an open one."""
 
 MAX_SCALAR_LENGTH = 4
-"""Longest square lattice on which the phi^4 field is solved."""
+"""Longest square lattice on which the phi^4 field is solved; a row of n nodes has n^L states."""
+
+MAX_KAPPA = 10.0
+MAX_LAMBDA = 1e4
+"""Largest |kappa| and lambda taken. The wells of a larger lambda are too narrow for the grid of the
+Gauss rule, and phi^4 is the Ising model there."""
 
 
 class AnyTarget(Settings):
@@ -153,8 +158,8 @@ class ScalarFieldSettings(LatticeTarget):
     """The phi^4 field: S = sum -2 kappa phi_x phi_y (bonds) + phi^2 + lam (phi^2 - 1)^2 (sites)."""
 
     name: Literal["phi4"] = setting("phi4", "Which target.")
-    kappa: float = setting(0.15, "Hopping parameter.", unit="1", ge=-10, le=10)
-    lam: float = setting(1.145, "Quartic coupling lambda.", unit="1", ge=0, le=1e4)
+    kappa: float = setting(0.15, "Hopping parameter.", unit="1", ge=-MAX_KAPPA, le=MAX_KAPPA)
+    lam: float = setting(1.145, "Quartic coupling lambda.", unit="1", ge=0, le=MAX_LAMBDA)
 
     @model_validator(mode="after")
     def _within_reach(self) -> "ScalarFieldSettings":
