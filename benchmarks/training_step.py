@@ -22,15 +22,15 @@ import torch
 from strata.devices import set_threads
 from strata.neural_rg.config import NeuralRGTraining, RunSettings
 from strata.neural_rg.flows import GaussianFlow, build_flow
-from strata.neural_rg.ising_field import IsingField, build_target
 from strata.neural_rg.learner import FlowLearner
 from strata.neural_rg.metropolis import ReplayBuffer
 from strata.neural_rg.target_settings import IsingSettings
+from strata.neural_rg.targets import Target, build_target
 from strata.randomness import Generators
 
 
 def plain_step(
-    flow: GaussianFlow, target: IsingField, settings: NeuralRGTraining, buffer: ReplayBuffer,
+    flow: GaussianFlow, target: Target, settings: NeuralRGTraining, buffer: ReplayBuffer,
     generator: torch.Generator,
 ) -> torch.Tensor:  # fmt: skip
     """Return the loss of one step in the original's structure."""
