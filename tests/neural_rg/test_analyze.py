@@ -115,6 +115,20 @@ def test_large_log_weights_overflow_nowhere(shift: float) -> None:
         assert of_ratios(moved) == pytest.approx(of_ratios(log_weight))
 
 
+@pytest.mark.parametrize("index", [0.2, 0.5, 0.9])
+def test_tail_index_is_that_of_the_law_of_the_weights(index: float) -> None:
+    """Weights u^(-k) of uniform u have the tail index k."""
+    uniform = np.random.default_rng(4).random((2000, 50))
+    log_weight = -index * np.log(uniform)
+    assert estimates.tail_index(log_weight) == pytest.approx(index, rel=0.15)
+    assert estimates.tail_index(log_weight - 700) == pytest.approx(index, rel=0.15)
+
+
+def test_no_weights_are_too_equal_or_too_few_for_a_tail_index() -> None:
+    assert estimates.tail_index(np.zeros((2, 1))) == 0.0
+    assert estimates.tail_index(np.zeros((50, 4))) == 0.0
+
+
 def test_binomial_error() -> None:
     flags = np.arange(100).reshape(10, 10) < 20
     assert estimates.fraction(flags) == pytest.approx((0.2, math.sqrt(0.2 * 0.8 / 100)))
@@ -196,7 +210,8 @@ def test_quantities_are_those_of_the_closed_forms() -> None:
     tau = found["autocorrelation_time"]
     assert 1.0 <= tau["value"] < 1.0 + 4 * tau["error"] < 1.3  # independent steps
     assert found["chain_length_over_tau"]["value"] == pytest.approx(200 / tau["value"])
-    assert set(found) == {*expected, *alone, "autocorrelation_time", "chain_length_over_tau"}
+    further = {"autocorrelation_time", "chain_length_over_tau", "weight_tail_index"}
+    assert set(found) == {*expected, *alone, *further}
     units = {entry["unit"] for entry in found.values()}
     assert units == {"nats", "%", "1", "steps"}
 

@@ -22,6 +22,7 @@ from strata.neural_rg.estimates import (
     importance_free_energy,
     independent_mean,
     reweighted_mean,
+    tail_index,
     variational_free_energy,
 )
 from strata.neural_rg.exact import read_exact
@@ -66,6 +67,7 @@ def sampler_quantities(samples: Arrays, exact: Arrays, observable: str) -> dict[
         "importance_free_energy": quantity(*importance_free_energy(log_weight), "nats"),
         "log_weight_std": quantity(float(log_weight.std(ddof=1)), None, "nats"),
         "effective_sample_fraction": quantity(effective_sample_fraction(log_weight), None, "1"),
+        "weight_tail_index": quantity(tail_index(log_weight), None, "1"),
         "acceptance": quantity(*chain_mean(floats["chain/accepted"]), "1"),
         f"{observable}_model": quantity(*independent_mean(floats["model/observable"]), "1"),
         f"{observable}_reweighted": quantity(

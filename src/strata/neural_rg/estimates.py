@@ -33,6 +33,18 @@ def effective_sample_fraction(log_weight: Series) -> float:
     return float(weight.sum() ** 2 / (weight.size * np.square(weight).sum()))
 
 
+def tail_index(log_weight: Series) -> float:
+    """Return Hill's estimate of the tail index k of the weights, P(w > u) ~ u^(-1/k).
+
+    From k = 1/2 on the weights have no variance, and errors that assume one are too small. As many
+    of the largest weights are taken as in Vehtari et al., arXiv:1507.02646: 3 sqrt(n), a fifth of
+    them at most.
+    """
+    n_largest = max(1, min(log_weight.size // 5, int(3 * math.sqrt(log_weight.size))))
+    largest = np.sort(log_weight, axis=None)[-n_largest - 1 :]
+    return float((largest[1:] - largest[0]).mean())
+
+
 def reweighted_mean(values: Series, log_weight: Series) -> Estimate:
     """Return the self-normalized importance-sampling mean sum(w f) / sum(w), and its error."""
     weight = np.exp(log_weight - log_weight.max())
