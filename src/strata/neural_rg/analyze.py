@@ -118,73 +118,89 @@ def checks(
     quantities: Mapping[str, Quantity], expected: ExpectedSettings, observable: str, symbol: str
 ) -> list[Check]:
     """Return the run's checks: what theory demands, then what the settings expect."""
+    return [
+        *_demands_of_theory(quantities),
+        *_exact_averages(quantities, observable, symbol),
+        *_expectations(quantities, expected),
+    ]
 
-    def value(name: str) -> float:
-        number: float = quantities[name]["value"]
-        return number
 
-    def errors(name: str) -> float:
-        return ERRORS_ALLOWED * float(quantities[name]["error"])
+def _against_exact(
+    quantities: Mapping[str, Quantity], name: str, measured: str, relation: Relation, exact: str
+) -> Check:
+    """Return the check of a measured quantity against an exact one, three errors allowed."""
+    found = quantities[measured]
+    allowed = ERRORS_ALLOWED * float(found["error"])
+    source = "exact value; three standard errors"
+    value, wanted = found["value"], quantities[exact]["value"]
+    return Check(name, value, relation, wanted, allowed, found["unit"], source)
 
-    def against_exact(name: str, measured: str, relation: Relation, exact: str, why: str) -> Check:
-        unit = quantities[measured]["unit"]
-        return Check(name, value(measured), relation, value(exact), errors(measured), unit, why)
 
-    def long_enough(name: str, prefix: str) -> Check:
-        why = "shorter chains have not forgotten where they began"
-        length = value(f"{prefix}chain_length_over_tau")
-        return Check(
-            f"length of {name} over tau", length, "at least", MIN_CHAIN_LENGTH, 0.0, "1", why
-        )
-
-    three_errors = "exact value; three standard errors"
-    bound, free_energy = "variational_free_energy", "exact_free_energy"
-    gibbs = "Gibbs-Bogoliubov inequality; exact ln Z_x"
-    found = [
-        against_exact("variational bound on -ln Z_x", bound, "at least", free_energy, gibbs),
-        against_exact(
-            "importance-sampled -ln Z_x",
-            "importance_free_energy",
-            "equals",
-            free_energy,
-            three_errors,
+def _demands_of_theory(quantities: Mapping[str, Quantity]) -> list[Check]:
+    """Return the checks of free energies, of the symmetry, and of the chains' length."""
+    free_energies: list[tuple[str, str, Relation]] = [
+        ("variational bound on -ln Z_x", "variational_free_energy", "at least"),
+        ("importance-sampled -ln Z_x", "importance_free_energy", "equals"),
+    ]
+    return [
+        *(
+            _against_exact(quantities, name, measured, relation, "exact_free_energy")
+            for name, measured, relation in free_energies
         ),
         Check(
             "share of positive samples",
-            value("positive_fraction"),
+            quantities["positive_fraction"]["value"],
             "equals",
             0.5,
             SIGN_IMBALANCE_ALLOWED,
             "1",
             "x -> -x symmetry of the target",
         ),
-        long_enough("the chains", ""),
+        Check(
+            "length of the chains over tau",
+            quantities["chain_length_over_tau"]["value"],
+            "at least",
+            MIN_CHAIN_LENGTH,
+            0.0,
+            "1",
+            "shorter chains have not forgotten where they began",
+        ),
+    ]
+
+
+def _exact_averages(
+    quantities: Mapping[str, Quantity], observable: str, symbol: str
+) -> list[Check]:
+    """Return the checks of the second moment and of the energy, by every sampler there is."""
+    moment, energy = f"exact_{observable}", "exact_energy_per_site"
+    averages = [
+        (f"{symbol} of the chains", f"{observable}_chain", moment),
+        (f"{symbol}, reweighted", f"{observable}_reweighted", moment),
+        (f"{symbol} of cluster updates", f"cluster_{observable}", moment),
+        ("energy per site of cluster updates", "cluster_energy_per_site", energy),
     ]
     hmc_length = quantities.get("hmc_latent_chain_length_over_tau", {"value": 0.0})["value"]
-    moments = [
-        (f"{symbol} of the chains", f"{observable}_chain"),
-        (f"{symbol}, reweighted", f"{observable}_reweighted"),
-        (f"{symbol} of cluster updates", f"cluster_{observable}"),
-    ]
     if hmc_length >= MIN_CHAIN_LENGTH:  # shorter chains say nothing of the flow
-        moments.append((f"{symbol} by HMC in latent space", f"hmc_latent_{observable}"))
-    exact = f"exact_{observable}"
-    found += [
-        against_exact(name, measured, "equals", exact, three_errors)
-        for name, measured in moments
+        averages.append((f"{symbol} by HMC in latent space", f"hmc_latent_{observable}", moment))
+    return [
+        _against_exact(quantities, name, measured, "equals", exact)
+        for name, measured, exact in averages
         if exact in quantities and measured in quantities
     ]
-    if "cluster_energy_per_site" in quantities:
-        name, measured = "energy per site of cluster updates", "cluster_energy_per_site"
-        exact = "exact_energy_per_site"
-        found.append(against_exact(name, measured, "equals", exact, three_errors))
-    source = expected.source
-    if expected.gap is not None:
-        found.append(Check("gap", value("gap"), "at most", expected.gap, 0.0, "nats", source))
-    if expected.acceptance is not None:
-        rate = value("acceptance")
-        found.append(Check("acceptance", rate, "at least", expected.acceptance, 0.0, "1", source))
-    return found
+
+
+def _expectations(quantities: Mapping[str, Quantity], expected: ExpectedSettings) -> list[Check]:
+    """Return the checks of what the settings expect; their limits are taken as they stand."""
+    wanted: list[tuple[str, Relation, float | None]] = [
+        ("gap", "at most", expected.gap),
+        ("acceptance", "at least", expected.acceptance),
+    ]
+    return [
+        Check(name, found["value"], relation, limit, 0.0, found["unit"], expected.source)
+        for name, relation, limit in wanted
+        if limit is not None
+        for found in [quantities[name]]
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
