@@ -46,7 +46,15 @@ def chains_side_by_side(
             autocorrelation(measured), color=color, label=f"{space}: {_tau(tau, tau_error)}"
         )
     n_therm = len(observable) - len(accepted)
-    course.axvspan(0, n_therm, color="0.92", linewidth=0, zorder=0, label="thermalization")
+    course.axvspan(
+        0,
+        n_therm,
+        facecolor="0.92",
+        edgecolor="0.6",
+        linewidth=0.4,
+        zorder=0,
+        label="thermalization",
+    )
     if exact is not None:
         course.axhline(exact, label=f"exact {formula} = {exact:.5g}", **EXACT_LINE)
     course.set_xlim(0, len(observable))
