@@ -248,3 +248,13 @@ def test_provenance_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert artifacts._commit.__wrapped__() == "unknown"
     assert artifacts._version("no-such-package") == "not installed"
+
+
+def test_a_file_of_other_settings_is_refused_by_the_section_that_differs(tmp_path: Path) -> None:
+    path = tmp_path / "made.h5"
+    made_with = {"target": {"L": 4}, "seed": 1}
+    origin = {"settings": json.dumps(made_with)}
+    artifacts.write_h5(path, {"a": 1.0}, units={"a": "1"}, attributes=origin)
+    artifacts.check_origin(path, json.dumps({"target": {"L": 4}, "expected": {}}))
+    with pytest.raises(UserError, match=f"{path} was made with another target than"):
+        artifacts.check_origin(path, json.dumps({"seed": 1, "target": {"L": 8}}))

@@ -177,6 +177,12 @@ MISFITS = {
         "{target: {name: mog2}, flow: {name: realnvp}, training: {data: exact}}",
         ["training.data: exact samples", "got mog2; use replay"],
     ),
+    "too few exact samples": (
+        "{data: {n_chains: 2, n_sweeps: 16}}", ["data: n_chains * (n_sweeps // every) is 4", "64"],
+    ),
+    "no time to tune the step size": (
+        "{hmc: {n_therm: 0}}", ["hmc: the step size is tuned", "n_therm is 0"],
+    ),
     "original network of another kind": (
         "{flow: {name: realnvp}, original: {checkpoint: epoch1}}",
         ["original: checkpoints of", "must be mera or tebd; got realnvp"],

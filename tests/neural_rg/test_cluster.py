@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from strata.neural_rg.autocorrelation import mean_and_error
 from strata.neural_rg.cluster import (
     energy_per_site,
     magnetization_squared,
     sample_spins,
     swendsen_wang_sweep,
 )
+from strata.neural_rg.estimates import chain_mean
 from strata.neural_rg.exact import exact_values
 from strata.neural_rg.kaufman import energy_per_site_kaufman
 from strata.neural_rg.lattice import Lattice
@@ -121,7 +121,7 @@ def test_averages_are_the_exact_ones(length: int, temperature: float) -> None:
         (drawn.energy_per_site, energy_per_site_kaufman(lattice, coupling)),
         (drawn.magnetization_squared, squared),
     ):
-        mean, error = mean_and_error(series)
+        mean, error = chain_mean(series)
         assert error < 8e-3
         assert abs(mean - exact) < 3 * error
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from strata.artifacts import read_h5
-from strata.neural_rg.autocorrelation import mean_and_error
 from strata.neural_rg.cluster import energy_per_site, magnetization_squared
 from strata.neural_rg.config import DataSettings, RunSettings
+from strata.neural_rg.estimates import chain_mean
 from strata.neural_rg.exact import (
     exact_values,
     kernel_offset,
@@ -57,7 +57,7 @@ def assert_mean(of: PerSample, exact: float, settings: IsingSettings, precision:
     """Over exact fields, the mean of what `of` gives is the exact one."""
     target, data = target_of(settings), DataSettings(n_therm=50, n_sweeps=300, every=1)
     fields = torch.from_numpy(generate(settings, data, seed=1)["fields"]).double()
-    mean, error = mean_and_error(of(target, fields).reshape(300, 64).numpy())
+    mean, error = chain_mean(of(target, fields).reshape(300, 64).numpy())
     assert error < precision * abs(exact)
     assert abs(mean - exact) < 4 * error
 

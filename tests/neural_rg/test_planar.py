@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from strata.neural_rg.planar import FiveRings, PlanarTarget, Ring, TwoGaussians,
 PLANAR: dict[str, Callable[..., PlanarTarget]] = {
     "ring2d": Ring,
     "ring5": FiveRings,
-    "wave": Wave,
-    "mog2": TwoGaussians,
+    "wave": partial(Wave, 2.0),
+    "mog2": partial(TwoGaussians, 2.0),
 }
 
 every_target = pytest.mark.parametrize("name", PLANAR)
@@ -34,10 +35,10 @@ def points(n: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
         (FiveRings, (0.0, 2.4), -0.16 / 0.04, 5.76),
         (FiveRings, (-4.8, 6.4), -9 / 0.04, 64.0),
         (FiveRings, (0.2, 0.0), -0.64 / 0.04, 0.04),
-        (Wave, (1.0, 1.4), -1 / 2 - 1 / 8, 1.0),
-        (Wave, (-3.0, 1.0), -9 / 8, 9.0),
-        (TwoGaussians, (2.0, 0.0), math.log((1 + math.exp(-32)) / 2), 4.0),
-        (TwoGaussians, (0.0, 0.5), -8.5, 0.0),
+        (partial(Wave, 2.0), (1.0, 1.4), -1 / 2 - 1 / 8, 1.0),
+        (partial(Wave, 2.0), (-3.0, 1.0), -9 / 8, 9.0),
+        (partial(TwoGaussians, 2.0), (2.0, 0.0), math.log((1 + math.exp(-32)) / 2), 4.0),
+        (partial(TwoGaussians, 2.0), (0.0, 0.5), -8.5, 0.0),
     ],
 )
 def test_values_at_chosen_points(

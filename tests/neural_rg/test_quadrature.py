@@ -19,7 +19,9 @@ from strata.neural_rg.gauss_rule import site_rule
 from strata.neural_rg.lattice import Lattice
 from strata.neural_rg.planar import FiveRings, PlanarTarget, Ring, TwoGaussians, Wave
 from strata.neural_rg.quadrature import planar_values, scalar_field_values, transfer_values
-from strata.neural_rg.scalar_field import KAPPA, LAMBDA, ScalarField
+from strata.neural_rg.scalar_field import ScalarField
+
+KAPPA, LAMBDA = 0.15, 1.145  # the source's
 
 REACHED = [
     Lattice(length, dimension, boundary)
@@ -38,9 +40,9 @@ def summed(log_weights: Tensor, observable: Tensor) -> tuple[float, float]:
     [
         ("ring2d", Ring, {}, 1e-7),  # the kink at the origin
         ("ring5", FiveRings, {}, 1e-6),  # the kinks between rings
-        ("wave", Wave, {}, 1e-11),
+        ("wave", Wave, {"width": 2.0}, 1e-11),
         ("wave", Wave, {"width": 0.8}, 1e-11),
-        ("mog2", TwoGaussians, {}, 1e-11),
+        ("mog2", TwoGaussians, {"offset": 2.0}, 1e-11),
         ("mog2", TwoGaussians, {"offset": 0.7}, 1e-11),
     ],
 )
@@ -207,7 +209,7 @@ def test_independent_sites_weighted_by_the_density(boundary: str) -> None:
     generator = torch.Generator().manual_seed(5)
     draws = torch.multinomial(log_site.exp(), n * 16, replacement=True, generator=generator)
     fields = axis[draws].view(n, *lattice.shape)
-    target = ScalarField(lattice, dtype=torch.float64)
+    target = ScalarField(lattice, KAPPA, LAMBDA, dtype=torch.float64)
     log_site_partition = torch.logsumexp(log_site, 0).item() + math.log(1e-3)
     log_weights = target.log_density(fields) - log_site[draws].view(n, -1).sum(1)
     log_partition, squared = scalar_field_values(lattice, KAPPA, LAMBDA)

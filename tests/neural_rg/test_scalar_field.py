@@ -82,8 +82,11 @@ def test_beta_tempers() -> None:
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
 def test_single_precision_follows_double_precision(lattice: Lattice, size: float) -> None:
     x = size * random_fields(lattice, 4, seed=4, dtype=torch.float32)
-    log_density, score = ScalarField(lattice).log_density(x), ScalarField(lattice).score(x)
-    precise = ScalarField(lattice, dtype=torch.float64)
+    log_density, score = (
+        ScalarField(lattice, 0.15, 1.145).log_density(x),
+        ScalarField(lattice, 0.15, 1.145).score(x),
+    )
+    precise = ScalarField(lattice, 0.15, 1.145, dtype=torch.float64)
     assert log_density.dtype == score.dtype == torch.float32
     torch.testing.assert_close(
         log_density.double(), precise.log_density(x.double()), rtol=1e-5, atol=1e-4
@@ -92,13 +95,13 @@ def test_single_precision_follows_double_precision(lattice: Lattice, size: float
 
 
 def test_defaults_are_the_published_parameters() -> None:
-    target = ScalarField(Lattice(4))
+    target = ScalarField(Lattice(4), 0.15, 1.145)
     assert (target.kappa, target.lam) == (0.15, 1.145)
     assert target.dtype == torch.float32
 
 
 def test_bad_values_are_refused() -> None:
-    target = ScalarField(Lattice(4))
+    target = ScalarField(Lattice(4), 0.15, 1.145)
     with pytest.raises(ValueError, match=r"shape \(batch, 4, 4\); got \(2, 4, 3\)"):
         target.log_density(torch.zeros(2, 4, 3))
     with pytest.raises(ValueError, match=r"shape \(batch, 4, 4\); got \(4, 4\)"):

@@ -1,4 +1,4 @@
-"""Integrated autocorrelation time of Markov chains, and error bars of their means.
+"""Autocorrelation of Markov chains, and its integral over all lags.
 
 Conventions: a series holds one number per step and chain; chains are independent, stationary and
 of one law. With rho(t) the autocorrelation over t steps,
@@ -37,22 +37,20 @@ def integrated_autocorrelation_time(series: Series) -> tuple[float, float]:
     The same number throughout shows nothing: tau and its error are infinite, and steps / tau is 0.
     Both are NaN if a value is not finite. Raises ValueError for fewer than 2 steps.
     """
-    _, tau, error = _variance_and_tau(series)
-    return tau, error
-
-
-def mean_and_error(series: Series) -> tuple[float, float]:
-    """Return the mean over steps and chains, and its standard error sqrt(tau Var / size).
-
-    The error comes from tau for any number of chains. The spread of the chains' means would assume
-    less, but its own relative error is 1 / sqrt(2 chains), and it says nothing of one chain. Both
-    agree for many chains, also for those that stand still at different values.
-
-    The error is NaN, which no check passes, for the same number throughout: a chain that never
-    moved must not look exact. Raises ValueError for fewer than 2 steps.
-    """
-    variance, tau, _ = _variance_and_tau(series)
-    return float(series.mean(dtype=np.float64)), math.sqrt(tau * variance / series.size)
+    n_values = series.size
+    _check_length(series)
+    if not np.isfinite(series).all():
+        return math.nan, math.nan
+    if np.ptp(series) == 0:
+        return math.inf, math.inf
+    gamma = _autocovariance(series)
+    window, closed = _window(gamma / gamma[0], n_values)
+    # About the chains' own mean, not the exact one, every lag lacks Var(mean) (Wolff's eq. 49).
+    gamma += (gamma[0] + 2 * gamma[1 : window + 1].sum()) / n_values
+    tau = max(1.0, float(1 + 2 * gamma[1 : window + 1].sum() / gamma[0]))
+    if not closed or window < tau / 2:
+        return tau, math.inf
+    return tau, 2 * tau * math.sqrt((window + (1 - tau) / 2) / n_values)
 
 
 def autocorrelation(series: Series) -> Float[np.ndarray, " lags"]:
@@ -73,24 +71,6 @@ def _check_length(series: Series) -> None:
             f"An autocorrelation time needs a series of at least 2 steps; got {len(series)}. "
             "Measure more steps."
         )
-
-
-def _variance_and_tau(series: Series) -> tuple[float, float, float]:
-    """Return Var(one step), tau and the error of tau; see the two functions above."""
-    n_values = series.size
-    _check_length(series)
-    if not np.isfinite(series).all():
-        return math.nan, math.nan, math.nan
-    if np.ptp(series) == 0:
-        return 0.0, math.inf, math.inf
-    gamma = _autocovariance(series)
-    window, closed = _window(gamma / gamma[0], n_values)
-    # About the chains' own mean, not the exact one, every lag lacks Var(mean) (Wolff's eq. 49).
-    gamma += (gamma[0] + 2 * gamma[1 : window + 1].sum()) / n_values
-    tau = max(1.0, float(1 + 2 * gamma[1 : window + 1].sum() / gamma[0]))
-    if not closed or window < tau / 2:
-        return float(gamma[0]), tau, math.inf
-    return float(gamma[0]), tau, 2 * tau * math.sqrt((window + (1 - tau) / 2) / n_values)
 
 
 def _autocovariance(series: Series) -> Float[np.ndarray, " lags"]:

@@ -46,11 +46,16 @@ def frame(panel: Axes, color: str = "black", width: float = 0.5, linestyle: str 
     panel.spines[:].set(visible=True, color=color, linewidth=width, linestyle=linestyle)
 
 
-def square_image(panel: Axes, field: Float[np.ndarray, "L L"], limit: float) -> AxesImage:
-    """Draw a field on a square, without ticks."""
+def bare_frame(panel: Axes) -> None:
+    """Draw all four sides of a panel's frame, without ticks."""
     frame(panel)
     panel.set(xticks=[], yticks=[])
-    return panel.imshow(field, cmap=FIELD_COLORS, vmin=-limit, vmax=limit, interpolation="none")
+
+
+def square_image(panel: Axes, field: Float[np.ndarray, "L L"], limit: float) -> AxesImage:
+    """Draw a field on a square, without ticks."""
+    bare_frame(panel)
+    return draw_field(panel, field, norm=Normalize(-limit, limit))
 
 
 def image_of_rows(panel: Axes, fields: Float[np.ndarray, "rows L"], limit: float) -> AxesImage:
@@ -60,12 +65,10 @@ def image_of_rows(panel: Axes, fields: Float[np.ndarray, "rows L"], limit: float
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
     panel.set_xlabel("site")
-    return panel.imshow(
+    return draw_field(
+        panel,
         fields,
-        cmap=FIELD_COLORS,
-        vmin=-limit,
-        vmax=limit,
-        interpolation="none",
+        norm=Normalize(-limit, limit),
         aspect="auto",
         extent=(0.5, n_sites + 0.5, n_rows + 0.5, 0.5),
     )
@@ -96,9 +99,9 @@ def largest_size(*arrays: np.ndarray) -> float:
     return max([SMALLEST_RANGE, *(float(np.abs(array).max()) for array in arrays)])
 
 
-def draw_field(panel: Axes, field: Float[np.ndarray, "rows columns"], **options: Any) -> None:
+def draw_field(panel: Axes, field: Float[np.ndarray, "rows columns"], **options: Any) -> AxesImage:
     """Draw an array as cells, the first row on top."""
-    panel.imshow(field, cmap=FIELD_COLORS, interpolation="none", **options)
+    return panel.imshow(field, cmap=FIELD_COLORS, interpolation="none", **options)
 
 
 def draw_color_bar(figure: Figure, colors: Normalize, label: str, **place: Any) -> None:

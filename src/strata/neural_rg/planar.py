@@ -20,11 +20,9 @@ from strata.neural_rg.quadrature import (
     FIVE_RINGS,
     FIVE_RINGS_WIDTH,
     GAUSSIAN_DEVIATION,
-    GAUSSIAN_OFFSET,
     RING_RADIUS,
     RING_WIDTH,
     WAVE_DEVIATION,
-    WAVE_WIDTH,
     check_offset,
     check_width,
 )
@@ -124,7 +122,7 @@ class Wave(PlanarTarget):
 
     def __init__(
         self,
-        width: float = WAVE_WIDTH,
+        width: float,
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -158,7 +156,7 @@ class TwoGaussians(PlanarTarget):
 
     def __init__(
         self,
-        offset: float = GAUSSIAN_OFFSET,
+        offset: float,
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",

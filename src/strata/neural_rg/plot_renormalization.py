@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from strata.config import read_settings
 from strata.neural_rg.config import RunSettings
 from strata.neural_rg.field_pictures import (
+    bare_frame,
     draw_color_bar,
     draw_field,
     largest_size,
@@ -77,7 +78,7 @@ def _squares(
         panels[0].set_ylabel(f"draw {row + 1}")
         for panel, of_scale in zip(panels, coarse_to_fine, strict=True):
             draw_field(panel, of_scale[row], norm=colors)
-            _frame(panel)
+            bare_frame(panel)
     return figure, list(axes[0])
 
 
@@ -93,17 +94,11 @@ def _strips(
     panels = list(axes[:, 0])
     for panel, of_scale in zip(panels, coarse_to_fine, strict=True):
         draw_field(panel, of_scale, norm=colors, aspect="auto")
-        _frame(panel)
+        bare_frame(panel)
         panel.set_ylabel("draw")
         panel.set_yticks(np.arange(n_draws), np.arange(1, n_draws + 1))
     panels[-1].set_xlabel("position on the line")
     return figure, panels
-
-
-def _frame(panel: Axes) -> None:
-    panel.set_xticks([])
-    panel.set_yticks([])
-    panel.spines[:].set_visible(True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -37,11 +37,8 @@ FIVE_RINGS_WIDTH = 0.04
 
 WAVE_DEVIATION = 0.4
 """Standard deviation of x2 about the wave sin(pi x1 / 2)."""
-WAVE_WIDTH = 2.0
-"""Standard deviation of x1, the width of the envelope."""
 
 GAUSSIAN_DEVIATION = 0.5
-GAUSSIAN_OFFSET = 2.0
 
 MIN_NODES = 8
 MAX_NODES = {1: 64, 2: 64, 3: 24, 4: 14}
@@ -92,7 +89,7 @@ def five_rings_values() -> tuple[float, float]:
     return math.log(2 * math.pi * moments[1]), float(moments[3] / moments[1])
 
 
-def wave_values(width: float = WAVE_WIDTH) -> tuple[float, float]:
+def wave_values(width: float) -> tuple[float, float]:
     """Return (ln Z, <x1^2>) of the wave: x2 is Gaussian for every x1, and x1 itself is Gaussian.
 
     Raises ValueError for a width that is not positive.
@@ -101,7 +98,7 @@ def wave_values(width: float = WAVE_WIDTH) -> tuple[float, float]:
     return math.log(2 * math.pi * WAVE_DEVIATION * width), width**2
 
 
-def two_gaussians_values(offset: float = GAUSSIAN_OFFSET) -> tuple[float, float]:
+def two_gaussians_values(offset: float) -> tuple[float, float]:
     """Return (ln Z, <x1^2>) of two Gaussians at (+-offset, 0).
 
     Raises ValueError for an offset that is negative or not finite.

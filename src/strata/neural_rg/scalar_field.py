@@ -23,8 +23,6 @@ from torch.nn import functional
 from strata.neural_rg.lattice import Lattice
 from strata.neural_rg.quadrature import check_scalar_field
 
-KAPPA = 0.15
-LAMBDA = 1.145
 """Parameters of Li & Wang's code, on the periodic 4 x 4 lattice: the symmetric phase."""
 
 Fields = Float[Tensor, "batch *lattice"]
@@ -40,8 +38,8 @@ class ScalarField:
     def __init__(
         self,
         lattice: Lattice,
-        kappa: float = KAPPA,
-        lam: float = LAMBDA,
+        kappa: float,
+        lam: float,
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
