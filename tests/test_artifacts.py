@@ -146,6 +146,25 @@ def test_equal_arrays_are_equal_bytes(file: Path) -> None:
     assert file.read_bytes() == first
 
 
+@pytest.mark.parametrize("shape", [(3000, 28, 28), (2, 3), (2, 1 << 21), (7,)])
+def test_a_compressed_array_comes_back_from_whole_rows(file: Path, shape: tuple[int, ...]) -> None:
+    array = np.arange(np.prod(shape), dtype=np.uint32).reshape(shape) // 5
+    write_h5(
+        file,
+        {"array": array, "plain": array[:1]},
+        units={"array": "1", "plain": "1"},
+        attributes={},
+        compressed=["array"],
+    )
+    np.testing.assert_array_equal(read_h5(file)["array"], array)
+    with open_h5(file) as content:
+        assert content["array"].compression == "gzip"
+        assert content["array"].chunks[1:] == shape[1:]
+        n_rows = content["array"].chunks[0]
+        assert n_rows in (1, shape[0]) or n_rows * array[0].nbytes <= 1 << 20
+        assert content["plain"].compression is None
+
+
 @pytest.mark.parametrize("bad", [{"spin": 1.0}, {"energy": object()}])
 def test_an_array_without_unit_or_format_changes_nothing(
     file: Path, bad: Mapping[str, Any]

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from strata.config import (
+    DatasetSources,
     Settings,
-    TrainingSettings,
     WorkflowSettings,
     block_name,
     blocks_of,
@@ -30,6 +30,7 @@ from strata.experiments import family_settings, known_families
 from strata.neural_rg.config import OriginalSettings, RunSettings
 from strata.neural_rg.flow_settings import MeraSettings, TebdSettings
 from strata.neural_rg.target_settings import CRITICAL_TEMPERATURE, IsingSettings
+from strata.training_settings import TrainingSettings
 
 
 def run(block: str) -> RunSettings:
@@ -240,6 +241,18 @@ def test_known_devices(device: str) -> None:
     assert parse(WorkflowSettings, {"device": device}, "here").device == device
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist"])
+def test_mirrors_are_a_list_of_encrypted_addresses(dataset: str) -> None:
+    addresses = ["https://one.org/", "https://two.org/data"]
+    sources = parse(WorkflowSettings, {"datasets": {f"{dataset}_mirrors": addresses}}, "").datasets
+    assert sources.mirrors == DatasetSources().mirrors | {dataset: tuple(addresses)}
+    block = {"datasets": {f"{dataset}_mirrors": ["https://one.org/", "http://two.org/"]}}
+    with pytest.raises(
+        UserError, match=rf"datasets\.{dataset}_mirrors: .* https://; got 'http://t"
+    ):
+        parse(WorkflowSettings, block, "")
+
+
 def test_temperature_and_coupling_are_one_setting_in_two_forms() -> None:
     assert IsingSettings(T=2.0).coupling == 0.5
     assert IsingSettings(K=0.5).temperature == 2.0
@@ -302,6 +315,35 @@ def test_the_blocks_of_a_key() -> None:
         *(("paper", "mark", key) for key in ("name", "radius", "fill")),
         ("title",),
     ]
+
+
+class Frame(Settings):
+    sizes: tuple[int, ...] = setting((), "Sizes.")
+    corner: tuple[float, float] | None = setting(None, "Where it hangs.")
+    corners: tuple[tuple[int, int], ...] = setting((), "Where nails are.")
+
+
+def test_a_list_will_do_for_a_tuple() -> None:
+    block = {"sizes": [1, 2], "corner": [0.5, 1.5], "corners": [[1, 2], [3, 4]]}
+    frame = parse(Frame, block, "")
+    assert frame == Frame(sizes=(1, 2), corner=(0.5, 1.5), corners=((1, 2), (3, 4)))
+    assert parse(Frame, json.loads(frame.model_dump_json()), "") == frame
+    assert block == {"sizes": [1, 2], "corner": [0.5, 1.5], "corners": [[1, 2], [3, 4]]}
+    assert parse(Frame, {"corner": None}, "").corner is None
+
+
+@pytest.mark.parametrize(("block", "sentence"), [
+    ({"sizes": 1}, "sizes: expected a list; got 1."),
+    ({"sizes": "12"}, "sizes: expected a list; got '12'."),
+    ({"sizes": [1, "b"]}, "sizes.1: expected a valid integer; got 'b'."),
+    ({"corners": [[1, 2], 3]}, "corners.1: expected a list; got 3."),
+])  # fmt: skip
+def test_what_is_no_list_is_refused(block: dict[str, Any], sentence: str) -> None:
+    assert complaint(block, Frame) == sentence
+
+
+def test_a_list_is_no_text() -> None:
+    assert "title" in complaint({"title": ["a"]}, Drawing)
 
 
 def test_a_block_without_its_name_is_of_the_kind_of_the_default() -> None:

@@ -67,16 +67,20 @@ TABLES = tables_of(PAGE)
 
 def described_blocks() -> Iterator[tuple[tuple[str, ...], str, type[BaseModel]]]:
     """Yield where each block of settings is described, its key and its model."""
-    yield ("config.yaml",), "", WorkflowSettings
-    for family in known_families():
-        model = family_settings(family)
-        file = f"{family}.yaml"
-        yield (file,), "", model
-        for key, field in model.model_fields.items():
-            blocks = blocks_of(field.annotation)
-            for block in blocks:
-                variant = () if len(blocks) == 1 else (f"{key}.name: {block_name(block)}",)
-                yield (file, key, *variant), f"{key}.", block
+    models = {f"{family}.yaml": family_settings(family) for family in known_families()}
+    for file, model in {"config.yaml": WorkflowSettings, **models}.items():
+        yield from blocks_within((file,), "", model)
+
+
+def blocks_within(
+    headings: tuple[str, ...], prefix: str, model: type[BaseModel]
+) -> Iterator[tuple[tuple[str, ...], str, type[BaseModel]]]:
+    yield headings, prefix, model
+    for key, field in model.model_fields.items():
+        blocks, place = blocks_of(field.annotation), f"{prefix}{key}"
+        for block in blocks:
+            variant = () if len(blocks) == 1 else (f"{place}.name: {block_name(block)}",)
+            yield from blocks_within((*headings, place, *variant), f"{place}.", block)
 
 
 BLOCKS = list(described_blocks())
@@ -181,25 +185,45 @@ def test_bounds_are_enforced_as_written(
 
 
 def test_a_page_can_be_made_of_any_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shade(Settings):
+        """A shade."""
+
+        size: tuple[float, int] = setting((1e-5, 3), "Its width and number of folds.")
+
     class Lamp(Settings):
         """A lamp."""
 
         power: float | None = setting(None, "Its power; null is off.", unit="W", ge=0, lt=100)
         colours: bool = setting(True, "Shows colours.")
+        shade: Shade = setting(Shade(), "What hangs around it.")
 
     class Room(Settings):
         """A room."""
 
         lamp: Lamp | None = setting(None, "What hangs there.")
         label: str = setting("", "What stands on the door.")
+        keys: tuple[str, ...] = setting(("brass", ""), "What opens it.")
+        size: tuple[int, int] | None = setting(None, "Length and width.", unit="m")
 
     monkeypatch.setattr("strata.documentation.family_settings", lambda _family: Room)
     tables = tables_of(settings_document(["house"]))
     assert tables["house.yaml",] == [
         Row("lamp", "block or null", "", "", "What hangs there."),
         Row("label", "text", '`""`', "", "What stands on the door."),
+        Row("keys", "list of text", '`[brass, ""]`', "", "What opens it."),
+        Row("size", "[integer, integer] or null", "`null`", "m", "Length and width."),
     ]
     assert tables["house.yaml", "lamp"] == [
         Row("lamp.power", "number or null, ≥ 0, < 100", "`null`", "W", "Its power; null is off."),
         Row("lamp.colours", "true or false", "`true`", "", "Shows colours."),
+        Row("lamp.shade", "block", "", "", "What hangs around it."),
+    ]
+    assert tables["house.yaml", "lamp", "lamp.shade"] == [
+        Row(
+            "lamp.shade.size",
+            "[number, integer]",
+            "`[1.0e-05, 3]`",
+            "",
+            "Its width and number of folds.",
+        )
     ]

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from strata import artifacts
 from strata.artifacts import open_h5, read_h5
 from strata.checkpoints import Checkpoint, load_tensors, save_tensors
-from strata.config import TrainingSettings
 from strata.errors import Interrupted, UserError
 from strata.history import read_history
 from strata.randomness import Generators
 from strata.stages import run_stage
 from strata.training import RunFiles, train_to_files
+from strata.training_settings import TrainingSettings
 
 OnStep = Callable[[int], float]  # called in every training step; gives a factor of the loss
 LR = 0.125
@@ -321,7 +321,7 @@ def test_without_anything_to_show_there_are_no_snapshots(
 ) -> None:
     train(tmp_path, kind(quiet), TrainingSettings(steps=4, snapshot_every=every))
     assert set(read_h5(run_files(tmp_path).history)) == {
-        *(f"train/{name}" for name in ("step", "loss", "gradient_norm")),
+        *(f"train/{name}" for name in ("step", "loss", "gradient_norm", "learning_rate")),
         *(f"eval/{name}" for name in ("step", "error")),
     }
 
@@ -519,7 +519,7 @@ def test_a_run_that_stays_bad_gives_up_after_three_returns(
 
 
 def test_stopping_at_the_first_bad_number(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not finite by step 10; lower training\.lr"):
+    with pytest.raises(UserError, match=r"not finite by step 10 \(.*\); lower training\.lr"):
         descend(tmp_path, Events({7: "NaN"}), on_nonfinite="stop")
     assert not run_files(tmp_path).model.exists()
 

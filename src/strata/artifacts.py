@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 from strata.config import sha256
 from strata.errors import UserError
 
+CHUNK_BYTES = 1 << 20
 PACKAGES_NAMED = ("strata", "torch", "numpy", "h5py")
 
 
@@ -102,6 +103,7 @@ def write_h5(
     *,
     units: Mapping[str, str],
     attributes: Mapping[str, Any],
+    compressed: Collection[str] = (),
 ) -> None:
     """Write named arrays (names may hold `/` for groups) to HDF5, atomically.
 
@@ -109,6 +111,7 @@ def write_h5(
         arrays: name -> array or scalar.
         units: name -> unit; every array needs one ("1" if it has no dimension).
         attributes: what to store at the root, usually `provenance(...)`.
+        compressed: names of arrays to compress, without loss, in parts along their first axis.
 
     Raises:
         ValueError: an array without a unit.
@@ -120,11 +123,18 @@ def write_h5(
     with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         file.attrs.update(attributes)
         for name, array in arrays.items():
-            file.create_dataset(name, data=array).attrs["unit"] = units[name]
+            how = {"compression": "gzip", "chunks": _chunks(array)} if name in compressed else {}
+            file.create_dataset(name, data=array, **how).attrs["unit"] = units[name]
         file.flush()
         image = file.id.get_file_image()
     with written_beside(path) as beside:
         beside.write_bytes(image)
+
+
+def _chunks(array: np.ndarray) -> tuple[int, ...]:
+    """Return the shape of as many whole rows as `CHUNK_BYTES` hold, at least one."""
+    n_rows = CHUNK_BYTES * len(array) // max(1, array.nbytes)
+    return (max(1, min(len(array), n_rows)), *array.shape[1:])
 
 
 @contextlib.contextmanager

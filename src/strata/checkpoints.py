@@ -18,7 +18,7 @@ import torch
 from strata.artifacts import written_beside
 from strata.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoint:
@@ -79,9 +79,14 @@ class Checkpoint:
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values with `torch.save`, atomically; equal content, equal bytes."""
     buffer = io.BytesIO()
-    torch.save(_without_shared_parts(content, {}), buffer)
+    torch.save(copied(content), buffer)
     with written_beside(path) as beside:
         beside.write_bytes(buffer.getbuffer())
+
+
+def copied(content: Any) -> Any:
+    """Return a tree of mappings, lists, tensors and plain values as a copy, tensors on the CPU."""
+    return _without_shared_parts(content, {})
 
 
 def _without_shared_parts(content: Any, texts: dict[str, str]) -> Any:

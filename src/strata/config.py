@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -30,22 +30,33 @@ class Settings(BaseModel):
 
     A key may hold one of several blocks, told apart by their `name`: annotate it with their union
     and give `setting` the argument `discriminator="name"`. A block that leaves `name` out is of the
-    default's kind.
+    default's kind. Where a tuple is asked for, a list will do: YAML and JSON have no other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _named_as_the_default(cls, block: Any) -> Any:
+    def _as_the_fields_ask(cls, block: Any) -> Any:
         if not isinstance(block, Mapping):
             return block
-        named = dict(block)
+        asked = dict(block)
         for key, field in cls.model_fields.items():
-            value = named.get(key)
+            value = asked.get(key)
             if field.discriminator == "name" and isinstance(value, Mapping):
-                named[key] = {"name": field.default.name, **value}
-        return named
+                asked[key] = {"name": field.default.name, **value}
+            if isinstance(value, list) and _takes_tuple(field.annotation):
+                asked[key] = _as_tuple(value)
+        return asked
+
+
+def _takes_tuple(annotation: Any) -> bool:
+    members = (annotation, *typing.get_args(annotation))
+    return any(typing.get_origin(member) is tuple for member in members)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 class RunSettings(Settings):
@@ -112,46 +123,41 @@ def setting(default: Any, sentence: str, *, unit: str | None = None, **constrain
     return Field(default, description=sentence, json_schema_extra={"unit": unit}, **constraints)
 
 
-class TrainingSettings(Settings):
-    """What `strata.training.fit` needs to know; families add their own fields."""
+class DatasetSources(Settings):
+    """Where data sets are had from; a change here re-runs nothing."""
 
-    steps: int = setting(5000, "Number of optimizer steps.", unit="steps", ge=1)
-    lr: float = setting(1e-3, "Learning rate at the start.", gt=0)
-    schedule: Literal["constant", "cosine"] = setting(
-        "constant", "Learning rate over the run: constant, or a cosine that ends at zero."
+    folder: str = setting(
+        "downloads",
+        "Folder of the data sets' files: those in <folder>/mnist/ and so on are taken, and what is "
+        "downloaded is kept there.",
     )
-    clip_norm: float | None = setting(
-        None, "Largest gradient norm (2-norm over all parameters); null never clips.", gt=0
+    mnist_mirrors: tuple[str, ...] = setting(
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        "Addresses of the four .gz files of MNIST, tried in this order.",
     )
-    weight_decay: float = setting(0.0, "L2 penalty added to the gradient by Adam.", ge=0)
-    record_every: int = setting(
-        1, "Steps between two rows of the training history.", unit="steps", ge=1
-    )
-    evaluate_every: int = setting(100, "Steps between two evaluations.", unit="steps", ge=1)
-    checkpoint_every: int = setting(100, "Steps between two checkpoints.", unit="steps", ge=1)
-    snapshot_every: int | None = setting(
-        None, "Steps between two snapshots of the learner; null keeps none.", unit="steps", ge=1
-    )
-    patience: int | None = setting(
-        None,
-        "Evaluations without a new best before stopping early; null never stops.",
-        unit="evaluations",
-        ge=1,
-    )
-    on_nonfinite: Literal["stop", "step_back"] = setting(
-        "step_back",
-        "On a NaN or infinite loss or gradient: stop, or return to the last good checkpoint with "
-        "half the learning rate (at most three times).",
+    fashion_mnist_mirrors: tuple[str, ...] = setting(
+        (
+            "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        "Addresses of the four .gz files of Fashion-MNIST, likewise.",
     )
 
-    @model_validator(mode="after")
-    def _something_to_record(self) -> "TrainingSettings":
-        if self.record_every > self.steps:
-            raise ValueError(
-                f"record_every ({self.record_every}) exceeds steps ({self.steps}): nothing would "
-                "be recorded."
-            )
-        return self
+    @field_validator("mnist_mirrors", "fashion_mnist_mirrors")
+    @classmethod
+    def _encrypted(cls, mirrors: tuple[str, ...]) -> tuple[str, ...]:
+        for mirror in mirrors:
+            if not mirror.startswith("https://"):
+                raise ValueError(f"expected addresses that begin with https://; got {mirror!r}.")
+        return mirrors
+
+    @property
+    def mirrors(self) -> dict[str, tuple[str, ...]]:
+        """The mirrors of each data set."""
+        return {"mnist": self.mnist_mirrors, "fashion_mnist": self.fashion_mnist_mirrors}
 
 
 class WorkflowSettings(Settings):
@@ -163,6 +169,8 @@ class WorkflowSettings(Settings):
     device: str = setting(
         "auto", "Where training and sampling run: auto, cpu, cuda or cuda:<number>."
     )
+
+    datasets: DatasetSources = setting(DatasetSources(), "Where data sets are had from.")
 
     @field_validator("device")
     @classmethod
@@ -233,6 +241,8 @@ def _complaint(item: Any, model: type[BaseModel]) -> str:
         return f"{key}.name: expected one of {expected}; got {value['name']!r}."
     if kind in ("model_type", "model_attributes_type"):
         return f"{key}: expected a block of settings; got {value!r}."
+    if kind == "tuple_type":
+        return f"{key}: expected a list; got {value!r}."
     number = NUMBER_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
     if kind == "float_type" and number:
         mantissa, exponent = number.groups()

@@ -1,6 +1,7 @@
 """`config/README.md`, generated from the settings models: `make docs` writes it anew."""
 
 import argparse
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -44,26 +45,29 @@ keys re-run nothing. YAML 1.1 reads `1e-3` as text: write `1.0e-3`.
 
 def settings_document(families: Sequence[str]) -> str:
     """Return the Markdown page that describes every key of every settings file."""
-    parts = [HEADER, "## config.yaml\n", *_table(WorkflowSettings)]
+    parts = [HEADER, "## config.yaml\n", *_sections(WorkflowSettings)]
     for family in families:
         model = family_settings(family)
         parts += [f"\n## {family}.yaml\n", *_sections(model)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _sections(model: type[BaseModel]) -> Iterator[str]:
-    """Yield the table of the top level, then one per block."""
-    yield from _table(model)
+def _sections(model: type[BaseModel], prefix: str = "", depth: int = 3) -> Iterator[str]:
+    """Yield the table of a block, then those of the blocks in it, one heading deeper."""
+    yield from _table(model, prefix)
     for key, field in model.model_fields.items():
-        blocks = blocks_of(field.annotation)
+        blocks, place = blocks_of(field.annotation), f"{prefix}{key}"
+        title, marks = place, "#" * depth
         if len(blocks) > 1:
             without = f"without `name`, {field.default.name}"
-            yield f"\n### {key}\n\n{field.description} One of ({without}):"
+            yield f"\n{marks} {place}\n\n{field.description} One of ({without}):"
+            marks += "#"
         for block in blocks:
-            heading = f"### {key}" if len(blocks) == 1 else f"#### {key}.name: {block_name(block)}"
+            if len(blocks) > 1:
+                title = f"{place}.name: {block_name(block)}"
             sentence = (block.__doc__ or "").strip().partition("\n")[0]
-            yield f"\n{heading}\n\n{sentence}\n"
-            yield from _table(block, prefix=f"{key}.")
+            yield f"\n{marks} {title}\n\n{sentence}\n"
+            yield from _sections(block, prefix=f"{place}.", depth=len(marks) + 1)
 
 
 def _table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -71,7 +75,7 @@ def _table(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for key, field in sorted(model.model_fields.items(), key=lambda item: item[0] != "name"):
         if blocks_of(field.annotation):
             kind = "block" if field.default is not None else "block or null"
-            yield f"| `{key}` | {kind} | | | {field.description} |"
+            yield f"| `{prefix}{key}` | {kind} | | | {field.description} |"
             continue
         extra = field.json_schema_extra
         unit = extra.get("unit") if isinstance(extra, dict) else None
@@ -104,6 +108,10 @@ def _annotation_words(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_annotation_words(part) for part in typing.get_args(annotation))
+    if origin is tuple and typing.get_args(annotation)[-1] is Ellipsis:
+        return f"list of {_annotation_words(typing.get_args(annotation)[0])}"
+    if origin is tuple:
+        return f"[{', '.join(_annotation_words(part) for part in typing.get_args(annotation))}]"
     if annotation is type(None):
         return "null"
     names = {int: "integer", float: "number", bool: "true or false", str: "text"}
@@ -117,7 +125,11 @@ def _yaml(value: Any) -> str:
         return str(value).lower()
     if value == "":
         return '""'
-    return f"{value!r}" if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_yaml(part) for part in value)}]"
+    if isinstance(value, float):
+        return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))  # YAML 1.1 wants a point
+    return str(value)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,20 +5,28 @@ import sys
 import time
 from collections.abc import Mapping
 
+import torch
 from tqdm import tqdm
+
+from strata.memory import memory_in_words
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Reporter:
-    """Reports on a run of `steps` steps of which `done` were done before; a context manager."""
+    """Reports on a run of `steps` steps of which `done` were done before; a context manager.
 
-    def __init__(self, steps: int, done: int) -> None:
+    The time per step includes evaluations and checkpoints; on CUDA the clock is read once the
+    device has done what it was asked to.
+    """
+
+    def __init__(self, steps: int, done: int, device: torch.device) -> None:
         self._steps = steps
+        self._device = device
         self._bar = tqdm(
             total=steps, initial=done, unit="step", disable=not sys.stderr.isatty(), leave=False
         )
-        self._started, self._first = time.monotonic(), done
+        self._started, self._first = self._now(), done
         self._last_line = -math.inf
 
     def __enter__(self) -> "Reporter":
@@ -27,6 +35,11 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.monotonic()
+
     def advance(self, step: int) -> None:
         """Show that a step is done (or that the run went back)."""
         self._bar.update(step - self._bar.n)
@@ -34,11 +47,15 @@ class Reporter:
     def line(self, step: int, metrics: Mapping[str, float]) -> None:
         """Say how the run goes."""
         self._bar.set_postfix({name: f"{value:.5g}" for name, value in metrics.items()})
-        now = time.monotonic()
+        now = self._now()
         recent = now - self._last_line < SECONDS_BETWEEN_LINES
         if not self._bar.disable or (recent and step < self._steps):
             return
         self._last_line = now
         rate = (now - self._started) / max(1, step - self._first)
         values = ", ".join(f"{name} {value:.6g}" for name, value in metrics.items())
-        print(f"step {step}/{self._steps}: {values} ({1e3 * rate:.3g} ms a step)", flush=True)
+        print(
+            f"step {step}/{self._steps}: {values} ({1e3 * rate:.3g} ms a step, "
+            f"{memory_in_words(self._device)})",
+            flush=True,
+        )

@@ -1,84 +1,38 @@
 """Training: one loop for every family, which can be killed anywhere and knows no physics.
 
-`fit` takes a `Learner` (something with a module, a loss per step and whatever else evolves with
-it), and gives back the best and the last weights. Conventions: step `n` in a history is the n-th
-update, counted from 1; an evaluation at step `n` sees the weights after `n` updates. On the CPU a
-run that was killed and resumed ends bit-identical to one that was not.
+`fit` takes a `strata.learner.Learner` and gives back the best and the last weights. Conventions:
+step `n` in a history is the n-th update, counted from 1; an evaluation at step `n` sees the weights
+after `n` updates. On the CPU a run that was killed and resumed ends bit-identical to one that was
+not.
 """
 
 import contextlib
 import copy
 import math
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from strata.anomalies import Watch, gradient_norms, spikes
 from strata.artifacts import fingerprint, provenance
-from strata.checkpoints import Checkpoint, save_tensors
-from strata.config import TrainingSettings
+from strata.checkpoints import Checkpoint, copied, save_tensors
 from strata.errors import Interrupted, UserError
-from strata.history import History
+from strata.history import History, Table
+from strata.interruptions import stop_signals
+from strata.learner import Learner
+from strata.memory import resident_memory
+from strata.progress import Progress
 from strata.randomness import Generators
 from strata.reporting import Reporter
+from strata.schedules import Schedule
+from strata.training_settings import TrainingSettings
 
 MAX_SETBACKS = 3
-SETBACK_LR_FACTOR = 0.5
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """What `fit` trains.
-
-    `state_dict` holds what evolves beside the module's weights (chains, buffers); it may be empty.
-    """
-
-    @property
-    def module(self) -> nn.Module:
-        """What has the weights."""
-        ...
-
-    @property
-    def units(self) -> Mapping[str, str]:
-        """Unit of every metric."""
-        ...
-
-    def training_step(self, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the loss (a scalar with a graph) and metrics (detached scalars)."""
-        ...
-
-    def evaluate(self) -> Mapping[str, Tensor]:
-        """Return metrics of the present weights (detached scalars)."""
-        ...
-
-    def snapshot(self) -> Mapping[str, Tensor]:
-        """Return tensors to look at later, of one shape each time; may be empty."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values that go into the checkpoint."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        ...
-
-
-@dataclass
-class Progress:
-    """Where a run stands; all of it goes into the checkpoint."""
-
-    step: int = 0
-    setbacks: int = 0
-    evaluations_since_best: int = 0
-    best_step: int = 0
-    best_value: float = math.inf
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,19 +61,28 @@ def train_to_files(
 ) -> None:
     """Train, write `history.h5` and `model.pt`, then drop the checkpoint.
 
+    `model.pt` holds, of the best evaluation: the weights (`best`), the state of the optimizer and
+    of the schedule (`best_optimizer`, `best_schedule`), the metrics (`best_metrics`), the step
+    (`best_step`) and the evaluations until then (`best_history`; the loss of every recorded step
+    stands in `history.h5`); of the end: the weights (`last`), `last_step` and `setbacks`; and the
+    provenance, all settings included. With `schedule: plateau` the evaluations in `history.h5` say
+    the learning rate from there on.
+
     Args:
         settings_json: canonical JSON of all settings that the run depends on; with another text
             (another learning rate, say) an old checkpoint is not resumed.
         inputs: files that the run depends on, likewise.
         optimizer: by default Adam; its learning rate is set at every step.
-        monitor: the evaluated metric whose smallest value marks the best weights.
+        monitor: the evaluated metric whose smallest value marks the best weights, and whose rest
+            ends the run (`patience`) or lowers the learning rate (`schedule: plateau`).
 
     Raises:
         UserError: the loss does not stay finite; the checkpoint is damaged or in use.
-        Interrupted: stopped by a signal; everything is saved.
+        Interrupted: stopped by a signal or at the memory limit; everything is saved.
     """
     checkpoint = Checkpoint(files.checkpoint, fingerprint(settings_json, *inputs))
-    history = History(files.history, {"loss": "1", "gradient_norm": "1", **learner.units})
+    units = {"loss": "1", "gradient_norm": "1", "learning_rate": "1", **learner.units}
+    history = History(files.history, units)
     device = str(generators.device)
     with checkpoint.locked():
         progress = fit(
@@ -141,8 +104,9 @@ def train_to_files(
         save_tensors(
             files.model,
             {
-                "best": progress.best_weights,
+                **progress.best,
                 "best_step": progress.best_step,
+                "best_history": _up_to(progress.best_step, history["eval"]),
                 "last": learner.module.state_dict(),
                 "last_step": progress.step,
                 "setbacks": progress.setbacks,
@@ -163,12 +127,11 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Progress:
     """Minimise the learner's loss; see `train_to_files` for the arguments and errors."""
-    optimizer = optimizer or torch.optim.Adam(
-        learner.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-    )
+    optimizer = optimizer or _adam(learner.module, settings)
     run = _Run(learner, settings, checkpoint, history, generators, monitor, optimizer)
     run.resume()
-    with _stop_signals() as stop, Reporter(settings.steps, run.progress.step) as report:
+    reporter = Reporter(settings.steps, run.progress.step, generators.device)
+    with stop_signals() as stop, reporter as report, run.saying_where():
         while not run.is_complete():
             run.update()
             report.advance(run.progress.step)
@@ -180,13 +143,26 @@ def fit(
                 report.line(run.progress.step, run.evaluate())
             if run.is_due(settings.checkpoint_every) or run.is_complete():
                 run.save()
-            if stop:
+            reason = f"by {stop[0]}" if stop else None
+            if evaluation_due and not reason:
+                reason = run.memory_reason()
+            if reason:
                 run.save() if run.is_finite() else run.step_back()
                 raise Interrupted(
-                    f"stopped by {stop[0]} after saving step {run.progress.step} in "
+                    f"stopped {reason} after saving step {run.progress.step} in "
                     f"{checkpoint.path}; the same command goes on from there."
                 )
     return run.progress
+
+
+def _adam(module: nn.Module, settings: TrainingSettings) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        module.parameters(),
+        lr=settings.lr,
+        betas=settings.betas,
+        amsgrad=settings.amsgrad,
+        weight_decay=settings.weight_decay,
+    )
 
 
 @dataclass
@@ -203,18 +179,16 @@ class _Run:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self.parameters = [p for p in self.learner.module.parameters() if p.requires_grad]
+        named = dict(self.learner.module.named_parameters())
+        self.parameters = {name: p for name, p in named.items() if p.requires_grad}
+        self.schedule = Schedule(self.settings)
+        self._watch = Watch(list(self.parameters), self.generators.device)
         self._rows: list[dict[str, Tensor]] = []
-        # NaN once anything was not finite
-        self._health = torch.zeros((), device=self.generators.device)
+        self._doing, self._saved_step = "", 0
 
     def is_complete(self) -> bool:
         """Whether all steps are done, or patience is over."""
-        patience = self.settings.patience
-        waited = self.progress.evaluations_since_best
-        return self.progress.step >= self.settings.steps or (
-            patience is not None and waited >= patience
-        )
+        return self.progress.step >= self.settings.steps or self.progress.is_out_of_patience
 
     def is_due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
@@ -222,22 +196,28 @@ class _Run:
 
     def update(self) -> None:
         """One step of the optimizer."""
+        self._doing = f"step {self.progress.step + 1}"
+        learning_rate = self._learning_rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        loss, metrics = self.learner.training_step(self.progress.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+            group["lr"] = learning_rate
+        looking = torch.autograd.set_detect_anomaly(True) if self.settings.detect_anomaly else None
+        with looking or contextlib.nullcontext():
+            loss, metrics = self.learner.training_step(self.progress.step)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        parameters = list(self.parameters.values())
+        norms, norm = gradient_norms(parameters, self.generators.device)
         if self.settings.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         self.optimizer.step()
         self.progress.step += 1
         self._snapshot_if_due()
         loss = loss.detach()
-        self._health = self._health + 0.0 * (loss + norm)
+        self._watch.note(self.progress.step, loss, norms, norm)
         if self.progress.step % self.settings.record_every == 0:
-            self._rows.append({"loss": loss, "gradient_norm": norm, **metrics})
+            row = {"loss": loss, "gradient_norm": norm, **metrics}
+            row["learning_rate"] = loss.new_full((), learning_rate, dtype=torch.float64)
+            self._rows.append({name: value.double() for name, value in row.items()})
 
     def _snapshot_if_due(self) -> None:
         """Keep a snapshot of the first step and of every so many."""
@@ -246,35 +226,59 @@ class _Run:
             return
         parts = self.learner.snapshot()
         if parts:
-            rows = {name: part.numpy()[None] for name, part in _copied(parts).items()}
+            rows = {name: part.numpy()[None] for name, part in copied(parts).items()}
             self.history.append("snapshots", {"step": np.array([step]), **rows})
 
     def _learning_rate(self) -> float:
-        factor = SETBACK_LR_FACTOR**self.progress.setbacks
-        if self.settings.schedule == "cosine":
-            fraction = self.progress.step / self.settings.steps
-            factor *= 0.5 * (1.0 + math.cos(math.pi * fraction))
-        return self.settings.lr * factor
+        return self.schedule.learning_rate(self.progress.step, self.progress.setbacks)
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate, record, and keep a copy of the weights if they are the best so far."""
+        self._doing = f"the evaluation at step {self.progress.step}"
         metrics = {name: value.item() for name, value in self.learner.evaluate().items()}
-        step = np.array([self.progress.step])
-        self.history.append(
-            "eval", {"step": step, **{k: np.array([v]) for k, v in metrics.items()}}
-        )
-        self.progress.evaluations_since_best += 1
-        value = metrics[self.monitor]
-        if value < self.progress.best_value or not self.progress.best_weights:
-            self.progress.evaluations_since_best = 0
-            self.progress.best_value = math.inf if math.isnan(value) else value
-            self.progress.best_step = self.progress.step
-            self.progress.best_weights = _copied(self.learner.module.state_dict())
+        if self.schedule.observe(metrics[self.monitor]):
+            print(
+                f"step {self.progress.step}: {self.monitor} no longer improves: learning rate "
+                f"{self._learning_rate():g}",
+                flush=True,
+            )
+        row = {"step": self.progress.step, **metrics}
+        self.history.append("eval", {name: np.array([value]) for name, value in row.items()})
+        if self.progress.judge(metrics[self.monitor], self.settings):
+            self.progress.best = copied(
+                {
+                    "best": self.learner.module.state_dict(),
+                    "best_optimizer": self.optimizer.state_dict(),
+                    "best_schedule": self.schedule.state_dict(),
+                    "best_metrics": metrics,
+                }
+            )
         return metrics
 
     def is_finite(self) -> bool:
         """Whether every loss and gradient since the last check was finite."""
-        return bool(torch.isfinite(self._health))
+        return self._watch.is_finite()
+
+    def memory_reason(self) -> str | None:
+        """Return why a run that is not complete has to stop, if it holds too much memory."""
+        limit = self.settings.memory_limit
+        if limit is None or self.is_complete() or (held := resident_memory()) <= limit:
+            return None
+        return f"at {math.ceil(held)} MiB of memory (training.memory_limit is {limit} MiB)"
+
+    @contextlib.contextmanager
+    def saying_where(self) -> Iterator[None]:
+        """Add to an error of any kind at what step it came, and where the run can go on."""
+        try:
+            yield
+        except (UserError, Interrupted):
+            raise
+        except Exception as error:
+            error.add_note(
+                f"This happened in {self._doing} of the training. Step {self._saved_step} is saved "
+                f"in {self.checkpoint.path}; the same command goes on from there."
+            )
+            raise
 
     def _flush_rows(self) -> None:
         if not self._rows:
@@ -286,10 +290,15 @@ class _Run:
         steps = every * np.arange(last - len(self._rows) + 1, last + 1)
         rows = {name: columns[:, i] for i, name in enumerate(names)}
         self.history.append("train", {"step": steps, **rows})
+        so_far = self.history["train"]
+        report = spikes(so_far["step"], so_far["gradient_norm"], len(self._rows))
+        if report is not None:
+            print(report, flush=True)
         self._rows.clear()
 
     def save(self) -> None:
         """Write a checkpoint, and what is new of the history to the live file."""
+        self._doing = f"saving step {self.progress.step}"
         self._flush_rows()
         self.history.mirror()
         tables = self.history.tables()
@@ -299,6 +308,7 @@ class _Run:
                 "module": self.learner.module.state_dict(),
                 "learner": self.learner.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
                 "device": self.generators.device.type,
                 "generators": self.generators.state_dict(),
                 "history": {
@@ -307,6 +317,7 @@ class _Run:
                 },
             }
         )
+        self._saved_step = self.progress.step
 
     def resume(self) -> None:
         """Go on from the checkpoint if there is one of this run; else save the starting point."""
@@ -323,6 +334,7 @@ class _Run:
         self.learner.module.load_state_dict(state["module"])
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
         self._restore_generators(state)
         self.history.restore(
             {
@@ -331,7 +343,8 @@ class _Run:
             }
         )
         self._rows.clear()
-        self._health = torch.zeros_like(self._health)
+        self._watch.reset()
+        self._saved_step = self.progress.step
 
     def _restore_generators(self, state: Mapping[str, Any]) -> None:
         here = self.generators.device.type
@@ -346,7 +359,10 @@ class _Run:
 
     def step_back(self) -> None:
         """Return to the last good checkpoint with a smaller learning rate, at most three times."""
-        where = f"the loss or its gradient was not finite by step {self.progress.step}"
+        where = (
+            f"the loss or its gradient was not finite by step {self.progress.step} "
+            f"({self._watch.first()})"
+        )
         setbacks = self.progress.setbacks + 1
         if self.settings.on_nonfinite == "stop" or setbacks > MAX_SETBACKS:
             again = f" again after {MAX_SETBACKS} returns to a checkpoint" if setbacks > 1 else ""
@@ -367,21 +383,7 @@ class _Run:
         self.save()
 
 
-def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[str]]:
-    """Give a list that holds the name of the signal that asked to stop, once one did."""
-    received: list[str] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _up_to(step: int, table: Table) -> dict[str, Tensor]:
+    """Return the rows of a history until a step."""
+    rows = table["step"] <= step
+    return {name: torch.from_numpy(column[rows]) for name, column in table.items()}

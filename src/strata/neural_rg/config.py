@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from strata import config
-from strata.config import Settings, TrainingSettings, setting
+from strata.config import Settings, setting
 from strata.neural_rg.flow_settings import FlowSettings, MeraSettings, PatchFlow
 from strata.neural_rg.target_settings import IsingSettings, TargetSettings
+from strata.training_settings import TrainingSettings
 
 MIN_SAMPLES = 64
 """Fewest samples that mutual information is estimated from."""
