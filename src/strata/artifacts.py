@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,23 @@ def check_origin(path: Path, settings_json: str) -> None:
                 f"{path} was made with another {section} than the settings have; name the file "
                 "that belongs to them."
             )
+
+
+def settings_behind(inputs: Sequence[Path], settings_json: str) -> dict[str, Any]:
+    """Return all settings that went into HDF5 files and into a stage that reads them, by section.
+
+    Raises:
+        UserError: a file was made with other settings than the stage or another file.
+    """
+    everything: dict[str, Any] = json.loads(settings_json)
+    for path in inputs:
+        for section, block in json.loads(read_attributes(path).get("settings", "{}")).items():
+            if everything.setdefault(section, block) != block:
+                raise UserError(
+                    f"{path} was made with another {section} than the settings, or than "
+                    f"{inputs[0]}; make it again."
+                )
+    return everything
 
 
 def fingerprint(*parts: str | Path) -> str:

@@ -2,7 +2,9 @@
 
 Conventions: an experiment is a named block of `config/<family>.yaml`. Without `sweep` it is one run
 whose folder carries the experiment's name; with it, one run per point of the grid, in
-`<experiment>/<point>`, a point being `key~value` joined by `_`.
+`<experiment>/<point>`, a point being `key~value` joined by `_`. The key `layers` of a file holds
+named blocks that are no experiments; an experiment's `layers: [default, mnist]` starts from them,
+the later over the earlier, its own keys over all, block by block.
 
 Imports neither torch nor numpy.
 """
@@ -21,10 +23,12 @@ from strata.config import RunSettings, WorkflowSettings, key_paths, parse
 from strata.errors import UserError
 
 EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+LAYERS = "layers"
 SWEPT_VALUE = re.compile(r"[A-Za-z0-9.+-]+")
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
 RESERVED_NAMES = frozenset(
-    {"all", "demo", "verdicts", "settings", "stage_settings", "summary"} | {"exact", "logs"}
+    {"all", "demo", "verdicts", "settings", "stage_settings", "summary", "mnist", "fashion_mnist"}
+    | {"data", "exact", "logs"}
 )
 
 
@@ -164,7 +168,9 @@ def load_experiments(family: str, path: Path) -> dict[str, Experiment]:
     """
     model = family_settings(family)
     experiments = {}
-    for name, block in read_yaml(path).items():
+    content = read_yaml(path)
+    layers = _known_layers(content.pop(LAYERS, {}), path)
+    for name, block in content.items():
         if not EXPERIMENT_NAME.fullmatch(name):
             raise UserError(
                 f"{path}: {name!r} cannot name an experiment; use letters, digits and "
@@ -172,8 +178,40 @@ def load_experiments(family: str, path: Path) -> dict[str, Experiment]:
             )
         if block is not None and not isinstance(block, dict):
             raise UserError(f"{path}: {name}: expected a block of settings; got {block!r}.")
-        experiments[name] = _expand(name, family, model, dict(block or {}), path)
+        block = _on_layers(dict(block or {}), layers, f"{path}: {name}")
+        experiments[name] = _expand(name, family, model, block, path)
     return experiments
+
+
+def _known_layers(layers: Any, path: Path) -> dict[str, dict[str, Any]]:
+    if not isinstance(layers, dict) or not all(isinstance(b, dict) for b in layers.values()):
+        raise UserError(f"{path}: {LAYERS}: expected named blocks of settings; got {layers!r}.")
+    return layers
+
+
+def _on_layers(
+    block: dict[str, Any], layers: Mapping[str, dict[str, Any]], context: str
+) -> dict[str, Any]:
+    """Return an experiment's block on top of the layers that it names."""
+    names = block.pop(LAYERS, [])
+    if not isinstance(names, list):
+        raise UserError(f"{context}: {LAYERS}: expected a list of names; got {names!r}.")
+    result: dict[str, Any] = {}
+    for name in names:
+        if not isinstance(name, str) or name not in layers:
+            known = ", ".join(layers) or "none"
+            raise UserError(f"{context}: {LAYERS}: there is no layer {name!r}; known: {known}.")
+        result = _merged(result, layers[name])
+    return _merged(result, block)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both, blocks merged key by key, other values of `above` in the place of `below`'s."""
+    result = dict(below)
+    for key, value in above.items():
+        both_blocks = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both_blocks else value
+    return result
 
 
 def _expand(

@@ -25,6 +25,7 @@ from strata.errors import UserError
 COLUMN_WIDTH = 3.35  # inches
 PAGE_WIDTH = 7.0  # inches, of two columns
 RASTER_DPI = 200
+DECIMALS_OF_PLACES = 6  # of fractions of the figure
 FORMATS = (".pdf", ".png", ".svg")
 COLORS = {
     "blue": "#0072B2",
@@ -100,12 +101,37 @@ def plain_log_axis(panel: Axes) -> None:
     panel.yaxis.set_minor_formatter(NullFormatter())
 
 
+def settled(figure: Figure) -> Figure:
+    """Lay the figure out, round the places of its axes and titles, and keep them.
+
+    The solver of matplotlib's constrained layout does not add in the same order each time. What
+    differs is rounding noise, but a PDF shows it, for example as an offset of `-0` instead of `0`.
+    """
+    with plt.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position(original=True).bounds
+        axes.set_position(
+            (_rounded(left), _rounded(bottom), _rounded(width), _rounded(height)), which="original"
+        )
+    for text in figure.texts:
+        x, y = text.get_position()
+        text.set_position((_rounded(x), _rounded(y)))
+    return figure
+
+
+def _rounded(place: float) -> float:
+    return round(float(place), DECIMALS_OF_PLACES)
+
+
 def save_figure(figure: Figure, paths: Sequence[Path]) -> None:
     """Write the figure to every path (the suffix says the format), and close it."""
     unknown = [path for path in paths if path.suffix not in FORMATS]
     if unknown:
         plt.close(figure)
         raise UserError(f"{unknown[0]}: a figure's name ends in {', '.join(FORMATS)}.")
+    settled(figure)
     undated = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}
     try:
         for path in paths:

@@ -23,11 +23,13 @@ def stage_arguments(
     inputs: Sequence[str],
     outputs: Sequence[str],
     optional: Sequence[str] = (),
+    several: Sequence[str] = (),
     device: bool = False,
 ) -> argparse.ArgumentParser:
     """Return a parser for `--<name> path` per input and output, plus `--device` where asked.
 
-    An `optional` input may be left out, or its name given without a path.
+    An `optional` input may be left out, or its name given without a path; one of `several` takes
+    one path or more.
     """
     parser = argparse.ArgumentParser(
         description=(description or "").partition("\n")[0], allow_abbrev=False
@@ -37,6 +39,15 @@ def stage_arguments(
             parser.add_argument(
                 f"--{name.replace('_', '-')}", type=Path, required=True, help=kind, metavar="PATH"
             )
+    for name in several:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=Path,
+            nargs="+",
+            required=True,
+            help="inputs",
+            metavar="PATH",
+        )
     for name in optional:
         parser.add_argument(
             f"--{name.replace('_', '-')}",

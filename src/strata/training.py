@@ -57,6 +57,7 @@ def train_to_files(
     generators: Generators,
     monitor: str,
     inputs: Sequence[Path] = (),
+    made_of: Mapping[str, str] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Train, write `history.h5` and `model.pt`, then drop the checkpoint.
@@ -72,6 +73,7 @@ def train_to_files(
         settings_json: canonical JSON of all settings that the run depends on; with another text
             (another learning rate, say) an old checkpoint is not resumed.
         inputs: files that the run depends on, likewise.
+        made_of: further entries of the provenance.
         optimizer: by default Adam; its learning rate is set at every step.
         monitor: the evaluated metric whose smallest value marks the best weights, and whose rest
             ends the run (`patience`) or lowers the learning rate (`schedule: plateau`).
@@ -99,7 +101,10 @@ def train_to_files(
                 f"{monitor} was not finite in any evaluation; lower training.lr ({settings.lr:g}) "
                 "or set training.clip_norm."
             )
-        origin = provenance(settings_json, seed=generators.seed, device=device)
+        origin = {
+            **provenance(settings_json, seed=generators.seed, device=device),
+            **(made_of or {}),
+        }
         history.finish(origin)
         save_tensors(
             files.model,

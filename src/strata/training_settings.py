@@ -10,6 +10,13 @@ from pydantic import field_validator, model_validator
 from strata.config import Settings, setting
 
 
+def decaying(betas: tuple[float, float]) -> tuple[float, float]:
+    """Return decay rates of averages as they are; raises ValueError for others."""
+    if not all(0.0 <= beta < 1.0 for beta in betas):
+        raise ValueError(f"expected two numbers from 0 to below 1; got {list(betas)}.")
+    return betas
+
+
 class PlateauSettings(Settings):
     """When the learning rate is lowered; read by the schedule plateau alone."""
 
@@ -96,12 +103,7 @@ class TrainingSettings(Settings):
         ge=1,
     )
 
-    @field_validator("betas")
-    @classmethod
-    def _decaying(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not all(0.0 <= beta < 1.0 for beta in value):
-            raise ValueError(f"expected two numbers from 0 to below 1; got {list(value)}.")
-        return value
+    _decaying = field_validator("betas")(decaying)
 
     @model_validator(mode="after")
     def _something_to_record(self) -> "TrainingSettings":

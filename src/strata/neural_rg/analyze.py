@@ -3,16 +3,12 @@
 Conventions: those of `strata.neural_rg.estimates`; errors are one standard error. Imports no torch.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from strata.artifacts import provenance, read_attributes, read_h5
+from strata.artifacts import provenance, read_h5, settings_behind
 from strata.config import canonical, read_settings
-from strata.errors import UserError
 from strata.neural_rg.autocorrelation import integrated_autocorrelation_time
 from strata.neural_rg.config import ExpectedSettings, RunSettings
 from strata.neural_rg.estimates import (
@@ -215,7 +211,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     observable = settings.target.observable
     exact = read_exact(arguments.exact, settings.target)
     inputs = (arguments.samples, arguments.hmc, arguments.data)
-    made_with = _made_with([path for path in inputs if path is not None], settings)
+    given = [path for path in inputs if path is not None]
+    made_with = settings_behind(given, settings.sections_of("analyze"))
     quantities = sampler_quantities(read_h5(arguments.samples, *SAMPLED), exact, observable)
     if arguments.hmc is not None:
         quantities |= hamiltonian_quantities(read_h5(arguments.hmc, *EVOLVED), observable)
@@ -228,23 +225,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, entry in quantities.items():
         error = "" if entry["error"] is None else f" ± {entry['error']:.2g}"
         print(f"{name}: {entry['value']:.8g}{error} {entry['unit']}")
-
-
-def _made_with(inputs: Sequence[Path], settings: RunSettings) -> dict[str, Any]:
-    """Return all settings that went into the inputs and into this stage, by section.
-
-    Raises:
-        UserError: an input was made with other settings than the stage or another input.
-    """
-    everything: dict[str, Any] = json.loads(settings.sections_of("analyze"))
-    for path in inputs:
-        for section, block in json.loads(read_attributes(path).get("settings", "{}")).items():
-            if everything.setdefault(section, block) != block:
-                raise UserError(
-                    f"{path} was made with another {section} than the settings, or than "
-                    f"{inputs[0]}; make it again."
-                )
-    return everything
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The renormalization generative model (RGM) of images."""

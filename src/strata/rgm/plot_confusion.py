@@ -1,0 +1,153 @@
+"""Draw which classes are taken for which, and how the free energy falls during inference.
+
+First figure: confusion matrices of clean test images and the recall of every class, of the
+amortised pass and by free energy. Second figure: (a) the mean free energy against the iteration,
+(b) how far it stands above its end, (c) how many iterations an image takes; of clean images, and of
+those with the most of them hidden. Conventions: those of `strata.rgm.conditions`; rows of a matrix
+are the true classes; error bars are one standard error. Imports no torch.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Integer
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from strata.plotting import COLORS, PAGE_WIDTH, save_figure, styled
+from strata.rgm.conditions import CLEAN, WAYS, Condition, read_conditions
+from strata.rgm.damage_kinds import DAMAGE_KINDS
+from strata.rgm.scores import accuracy, confusion_matrix, predicted_classes, recall
+from strata.stages import run_stage, stage_arguments
+
+WORDS = dict(zip(WAYS, ("amortised", "by free energy"), strict=True))
+WAY_STYLES = dict(zip(WAYS, (("blue", "o"), ("vermilion", "s")), strict=True))
+COURSES = (
+    ("black", "-"),
+    ("orange", "--"),
+    ("green", "-."),
+    ("purple", ":"),
+    ("sky", (0, (5, 1, 1, 1, 1, 1))),
+)
+DARK = 0.5  # of the colour scale; numbers on darker fields are white
+SMALLEST_EXCESS = 1e-3  # nats; what is nearer to the end is not drawn
+N_BARS = 30  # of the histogram at most
+
+
+@styled
+def confusion(condition: Condition) -> Figure:
+    """Return the figure of the confusion matrices, side by side, and of the recall below."""
+    figure = plt.figure(figsize=(PAGE_WIDTH, 5.3))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.35, 1.0])[:, 0]
+    matrices = above.subplots(1, len(WAYS))
+    recalls = below.subplots()
+    for letter, panel, way in zip("ab", matrices, WAYS, strict=True):
+        probabilities = getattr(condition, way).probabilities
+        predicted = predicted_classes(probabilities)
+        counts = confusion_matrix(condition.labels, predicted, probabilities.shape[1])
+        share, _ = accuracy(predicted, condition.labels)
+        _matrix(panel, counts)
+        panel.set_title(f"({letter}) {WORDS[way]}: accuracy {share:.4f}", loc="left")
+        _recalls(recalls, counts, way)
+    matrices[0].set_ylabel("true class")
+    recalls.set_title("(c)", loc="left")
+    recalls.set(xlabel="class", ylabel="recall", xticks=range(len(counts)))
+    recalls.grid(axis="y", color="0.9", linewidth=0.5)
+    recalls.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.1)
+    return figure
+
+
+def _matrix(panel: Axes, counts: Integer[np.ndarray, "class class"]) -> None:
+    """Draw the counts on a logarithmic scale of greys, and print them."""
+    scale = LogNorm(1.0, max(2.0, float(counts.max())))
+    panel.imshow(np.ma.masked_equal(counts, 0), cmap="Blues", norm=scale, interpolation="none")
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            panel.text(
+                column,
+                row,
+                str(count),
+                size=6,
+                ha="center",
+                va="center",
+                color="white" if scale(count) > DARK else "black",
+            )
+    panel.set(xlabel="class found", xticks=range(len(counts)), yticks=range(len(counts)))
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(True)
+
+
+def _recalls(panel: Axes, counts: Integer[np.ndarray, "class class"], way: str) -> None:
+    """Draw the recall of every class, the two ways a little apart."""
+    share, error = recall(counts)
+    color, marker = WAY_STYLES[way]
+    shift = 0.2 * (WAYS.index(way) - 0.5)
+    panel.errorbar(
+        np.arange(len(share)) + shift,
+        share,
+        error,
+        color=COLORS[color],
+        marker=marker,
+        markersize=3,
+        linestyle="none",
+        label=WORDS[way],
+    )
+
+
+def shown_courses(conditions: Mapping[str, Condition]) -> list[Condition]:
+    """Return the clean condition, and of every way to hide pixels the strongest, by mask."""
+    found = [conditions[CLEAN]]
+    for damage in (name for name, kind in DAMAGE_KINDS.items() if kind.hides):
+        for known in (False, True):
+            of_kind = [c for c in conditions.values() if c.damage == damage and c.known == known]
+            found += sorted(of_kind, key=lambda condition: condition.severity)[-1:]
+    return found
+
+
+@styled
+def free_energy(conditions: Sequence[Condition]) -> Figure:
+    """Return the figure of the free energy's course, of at most five conditions."""
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5))
+    course, excess, taken = panels
+    longest = max(int(condition.iterations.max()) for condition in conditions)
+    width = max(1, -(-(longest + 1) // N_BARS))
+    edges = np.arange(0, longest + 1 + width, width) - 0.5
+    for condition, (color, linestyle) in zip(conditions, COURSES, strict=False):
+        style = {"color": COLORS.get(color, color), "linestyle": linestyle}
+        energies = condition.free_energy
+        course.plot(energies, label=condition.caption, **style)
+        above_end = energies - energies[-1]
+        shown = np.where(above_end > SMALLEST_EXCESS, above_end, np.nan)
+        excess.plot(shown, **style)
+        share = np.histogram(condition.iterations, edges)[0] / len(condition.iterations)
+        taken.stairs(share, edges, **style)
+    course.set(xlabel="iteration", ylabel="free energy per image (nats)")
+    excess.set(xlabel="iteration", ylabel="above the end (nats)", yscale="log")
+    taken.set(xlabel="iterations until rest", ylabel="share of the images", ylim=(0.0, None))
+    for letter, panel in zip("abc", panels, strict=True):
+        panel.set_title(f"({letter})", loc="left")
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    figure.legend(
+        *course.get_legend_handles_labels(), loc="outside upper center", ncols=3, handlelength=3
+    )
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    arguments = stage_arguments(
+        __doc__,
+        inputs=["inference"],
+        outputs=["confusion", "confusion_image", "free_energy", "free_energy_image"],
+    ).parse_args(argv)
+    conditions = read_conditions(arguments.inference)
+    save_figure(confusion(conditions[CLEAN]), [arguments.confusion, arguments.confusion_image])
+    falling = free_energy(shown_courses(conditions))
+    save_figure(falling, [arguments.free_energy, arguments.free_energy_image])
+
+
+if __name__ == "__main__":
+    run_stage(main)
