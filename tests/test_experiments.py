@@ -258,6 +258,120 @@ def test_sweep_over_a_key_of_an_optional_block(file: Path) -> None:
     assert [o.checkpoint for o in originals if o is not None] == ["epoch0", "epoch1"]
 
 
+# --- layers -------------------------------------------------------------------------------------
+
+LAYERS = """
+layers:
+  low: {seed: 1, training: {lr: 0.1, batch: 8}, target: {L: 8}}
+  high: {seed: 2, training: {lr: 0.2}, target: {T: 2.0}}
+  other: {target: {name: phi4}, original: }
+"""
+
+
+def layered(file: Path, block: str) -> RunSettings:
+    return load(file, f"{LAYERS}study: {block}")["study"].runs["study"]
+
+
+def test_layers_are_no_experiments(file: Path) -> None:
+    assert set(load(file, f"{LAYERS}study: {{}}")) == {"study"}
+    assert layered(file, "{}") == layered(file, "{layers: []}") == RunSettings()
+    assert load(file, "layers: {}") == {}
+
+
+def test_later_layers_lie_over_earlier_ones_and_the_experiment_over_all(file: Path) -> None:
+    def found(block: str) -> tuple[int, float, int, int, float]:
+        run = layered(file, block)
+        assert isinstance(run.target, IsingSettings)
+        training = run.training
+        return run.seed, training.lr, training.batch, run.target.L, run.target.temperature
+
+    assert found("{layers: [low, high]}") == (2, 0.2, 8, 8, 2.0)
+    assert found("{layers: [high, low]}") == (1, 0.1, 8, 8, 2.0)
+    assert found("{layers: [high, low, high]}") == (2, 0.2, 8, 8, 2.0)
+    block = "{training: {lr: 0.3}, seed: 3, target: {L: 2}, layers: [low, high]}"
+    assert found(block) == (3, 0.3, 8, 2, 2.0)
+
+
+def test_blocks_are_merged_key_by_key_and_lists_replaced(file: Path) -> None:
+    text = """
+        layers:
+            one: {training: {betas: [0.5, 0.6], lr: 0.1}}
+            two: {training: {betas: [0.7, 0.8]}}
+        study: {layers: [one, two]}
+    """
+    training = load(file, text)["study"].runs["study"].training
+    assert (training.betas, training.lr) == ((0.7, 0.8), 0.1)
+
+
+def test_null_in_an_experiment_takes_the_place_of_a_block(file: Path) -> None:
+    text = "layers: {some: {original: {checkpoint: epoch1}}}\n"
+    with_block = load(file, f"{text}study: {{layers: [some]}}")["study"].runs["study"]
+    without = load(file, f"{text}study: {{layers: [some], original: }}")["study"].runs["study"]
+    assert with_block.original is not None
+    assert without.original is None
+
+
+def test_one_experiment_leaves_the_layers_as_they_are_for_the_next(file: Path) -> None:
+    text = f"{LAYERS}a: {{layers: [low], training: {{batch: 9}}, target: {{T: 3.0}}}}\n"
+    runs = load(file, f"{text}b: {{layers: [low]}}\n")
+    alone = load(file, f"{LAYERS}b: {{layers: [low]}}\n")
+    assert runs["b"] == alone["b"]
+
+
+def test_a_sweep_goes_over_layers(file: Path) -> None:
+    block = "{layers: [low], target: {T: 3.0}, sweep: {n_therm: [1, 2]}}"
+    text = f"{LAYERS}study: {block.replace('n_therm', 'training.n_therm')}"
+    runs = load(file, text)["study"].runs
+    assert {(run.training.lr, run.training.batch) for run in runs.values()} == {(0.1, 8)}
+    assert [(name, run.training.n_therm) for name, run in runs.items()] == [
+        (f"study/training.n_therm~{n}", n) for n in (1, 2)
+    ]
+
+
+def test_a_layer_may_hold_the_sweep(file: Path) -> None:
+    text = "layers: {many: {sweep: {seed: [0, 1]}}}\nstudy: {layers: [many]}"
+    assert list(load(file, text)["study"].runs) == ["study/seed~0", "study/seed~1"]
+
+
+BAD_LAYERS = {
+    "unknown name": (
+        f"{LAYERS}study: {{layers: [low, lwo]}}",
+        [": study: layers: there is no layer 'lwo'; known: low, high, other."],
+    ),
+    "name where there are none": ("study: {layers: [low]}", [": study: layers:", "known: none."]),
+    "one name": (f"{LAYERS}study: {{layers: low}}", [": study: layers:", "list", "'low'"]),
+    "null": (f"{LAYERS}study: {{layers: }}", [": study: layers:", "list of names", "None"]),
+    "block among the names": (
+        f"{LAYERS}study: {{layers: [{{seed: 1}}]}}", [": study: layers:", "'seed': 1"],
+    ),
+    "list of names among the names": (f"{LAYERS}study: {{layers: [[low]]}}", [": study: layers:"]),
+    "layers that are a list": ("layers: [low]\nstudy: {}", [": layers:", "blocks", "['low']"]),
+    "layers left empty": ("layers:\nstudy: {}", [": layers:", "named blocks", "None"]),
+    "layer that is a number": ("layers: {low: 1}\nstudy: {}", [": layers:", "{'low': 1}"]),
+    "layer that is not used and unknown keys": (
+        "layers: {low: {sed: 1}}\nstudy: {layers: [low]}", [": study: sed is no setting", "seed"],
+    ),
+    "swept key that a layer sets": (
+        f"{LAYERS}study: {{layers: [low], sweep: {{lr: [0.2]}}}}", [": study: lr stands in"],
+    ),
+    "block that a layer replaces by a number": (
+        "layers: {low: {training: 5}}\nstudy: {layers: [low]}", [": study: training:", "5"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "phrases"), BAD_LAYERS.values(), ids=BAD_LAYERS)
+def test_bad_layers_are_refused_in_one_line(file: Path, text: str, phrases: list[str]) -> None:
+    sentence = complaint(file, text)
+    for phrase in phrases:
+        assert phrase in sentence
+
+
+def test_layers_inside_a_layer_are_refused(file: Path) -> None:
+    text = "layers: {a: {seed: 1}, b: {layers: [a]}}\nstudy: {layers: [b]}"
+    assert "layers is no setting" in complaint(file, text)
+
+
 # --- the workflow -------------------------------------------------------------------------------
 
 
@@ -284,14 +398,15 @@ def test_a_name_in_two_families_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 def names_on_the_command_line() -> Iterator[str]:
     """Yield what a name on Snakemake's command line could mean instead of an experiment."""
-    yield from ("neural_rg", "exact", "logs")
+    yield from ("neural_rg", "data", "exact", "logs")
     for file in [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")]:
-        yield from re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
+        pattern = r"^(?:use rule \w+ as|rule) (\w+)\b"
+        yield from re.findall(pattern, file.read_text(), flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(set(names_on_the_command_line())))
 def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
-    workflow = workflow_of(tmp_path, neural_rg=f"{name}: {{}}\n")
+    workflow = workflow_of(tmp_path, neural_rg=f"{name}: {{}}\n", rgm="other: {}\n")
     with pytest.raises(UserError, match=rf"neural_rg\.yaml: {name}: this name is taken"):
         load_workflow(workflow_settings(workflow))
 

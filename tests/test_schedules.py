@@ -278,5 +278,6 @@ def test_other_schedules_have_no_state(tmp_path: Path, name: str) -> None:
         monitor="error",
     )
     rates = read_history(tmp_path / "history.h5", "train")["learning_rate"]
-    assert (rates[0] == LR) and (rates[-1] == LR) == (name == "constant")
+    assert rates[0] == LR
+    assert (rates[-1] == LR) == (name == "constant")
     assert load_tensors(tmp_path / "model.pt", "")["best_schedule"] == {"name": name}

@@ -172,6 +172,27 @@ def test_an_optional_input_may_be_left_out_or_have_no_path(
         assert arguments.data == data
 
 
+@pytest.mark.parametrize("names", [["a.gnn"], ["a.gnn", "b.gnn", "a.gnn"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_an_input_of_several_takes_paths_in_their_order(names: list[str], first: bool) -> None:
+    parser = stage_arguments(
+        "Title.", inputs=["settings"], several=["gnn_sources"], outputs=["model"]
+    )
+    sources, rest = ["--gnn-sources", *names], ["--settings", "s.json", "--model", "m.pt"]
+    arguments = parser.parse_args(sources + rest if first else rest + sources)
+    assert arguments.gnn_sources == [Path(name) for name in names]
+    assert (arguments.settings, arguments.model) == (Path("s.json"), Path("m.pt"))
+
+
+@pytest.mark.parametrize("line", [["--model", "m.pt"], ["--sources", "--model", "m.pt"]])
+def test_an_input_of_several_without_a_path_is_bad_input(
+    line: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = stage_arguments("Title.", inputs=[], several=["sources"], outputs=["model"])
+    assert outcome(lambda: parser.parse_args(line) and None) == 2
+    assert "--sources" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", [
     [],
     ["--model"],

@@ -84,13 +84,15 @@ def calibrate(
     `prototypes` are the matrices M_level0, ... that the lower factors start from.
     """
     parts = []
-    rule = model.specification.precision
-    for batch, index in enumerate(torch.arange(len(images)).split(AT_A_TIME)):
+    squares = [torch.zeros_like(precision) for precision in model.precisions]
+    for index in torch.arange(len(images)).split(AT_A_TIME):
         x, _ = images.batch(index)
         states = model.recognize(x)
-        errors = prediction_errors(model, x, states)
-        update_precisions(model, errors, rule, rate=1.0 / (batch + 1))
+        for total, error in zip(squares, prediction_errors(model, x, states), strict=True):
+            total += error.square().sum(0)
         parts.append(states)
+    rms = [(total / len(images)).sqrt().unsqueeze(0) for total in squares]
+    update_precisions(model, rms, model.specification.precision, rate=1.0)
     states = [torch.cat(level) for level in zip(*parts, strict=True)]
     mixtures = [
         fit_unlabelled(s, prototypes[f"M_level{level}"].T) for level, s in enumerate(states[:-1])

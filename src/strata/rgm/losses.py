@@ -7,9 +7,9 @@
     classification   -ln q(y), q the categories of the top level
 
 Conventions: x^(l) is the image that s_l descends to, s~_l what the top level's states predict of
-s_l, n_x the number of pixels. Denominators and precisions carry no gradient: the precisions follow
-the errors by the update of `update_precisions`. Taken relative to the states' own size, sparsity
-and consistency cannot be lowered by making states small.
+s_l, n_x the number of pixels. The precisions and the size |s_l|^2 that consistency is relative to
+carry no gradient (the precisions follow the errors by `update_precisions`); the rms of the sparsity
+does, so that it has no slope along the states' size.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,8 @@
 
 Figure `loss`: (a) the loss and the parts that add up to it, each with its weight; (b) the mean
 squared error of validation images rebuilt from each level, and, dashed, that of as many principal
-components as the highest level has units; (c) the accuracy on validation images. Figure `learning_rate`: (a) the learning rate, (b) the norm of the gradient.
+components as the highest level has units; (c) the accuracy on validation images. Figure
+`learning_rate`: (a) the learning rate, (b) the norm of the gradient.
 
 Conventions: parts of the loss are dimensionless. A part may be negative (it holds the logarithm of
 a precision); then the axis is linear near 0. A part of weight 0 is left out. Imports no torch.

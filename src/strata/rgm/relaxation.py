@@ -88,15 +88,18 @@ def relax(
     trace = [position.evaluation.free_energy]
     taken = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for _ in range(n_iterations):
+        refused = torch.zeros_like(taken, dtype=torch.bool)
         for index, propose in enumerate(moves):
             candidate = propose(position.states, position.evaluation, scales[index])
             at = energy.evaluate(x, pixel_precision, candidate, log_det=log_det)
             accept = at.free_energy <= position.evaluation.free_energy
             position = position.moved_where(accept, candidate, at)
+            refused = refused | ~accept
             factor = torch.where(accept, GROWTH, SHRINKAGE).to(x.dtype)
             scales[index] = scales[index] * factor.unsqueeze(1)
         trace.append(position.evaluation.free_energy)
-        moving = trace[-2] - trace[-1] > rule.tolerance * trace[-1].abs()
+        # A refused move says that the step was too long, not that the states rest.
+        moving = refused | (trace[-2] - trace[-1] > rule.tolerance * trace[-1].abs())
         taken += moving
         if not moving.any():
             break
