@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from strata.checkpoints import load_tensors
-from strata.experiments import Experiment, load_experiments
+from strata.experiments import Experiment, family_settings, load_experiments
 
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("Snakefile", "workflow", "profiles", "config", "envs", "src")
@@ -90,7 +90,7 @@ class Checkout:
         assert answer.returncode == 0, answer.stdout
         jobs = {}
         for block in re.split(r"\n(?=\[)", answer.stdout):
-            rule = re.search(r"^(?:local)?rule (?:neural_rg_)?(\w+):", block, re.MULTILINE)
+            rule = re.search(r"^(?:local)?rule (?:neural_rg_|rgm_)?(\w+):", block, re.MULTILINE)
             wildcard = re.search(r"wildcards: (run|experiment|target)=([^,\n]*)", block)
             if rule and wildcard:
                 jobs[rule[1], "exact" if wildcard[1] == "target" else wildcard[2]] = block
@@ -106,6 +106,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout in which the tiny experiment was built, and the summary of the tiny sweep."""
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     checkout.experiments.write_text(TINY)
+    (checkout.folder / "config" / "rgm.yaml").write_text("{}\n")
     answer = checkout.snakemake(*BUILT)
     assert answer.returncode == 0, answer.stdout
     return checkout
@@ -307,7 +308,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return Checkout(tmp_path_factory.mktemp("shipped"))
 
 
-SHIPPED = load_experiments("neural_rg", REPOSITORY / "config" / "neural_rg.yaml")
+FLOWS = load_experiments("neural_rg", REPOSITORY / "config" / "neural_rg.yaml")
+IMAGES = load_experiments("rgm", REPOSITORY / "config" / "rgm.yaml")
+SHIPPED = {**FLOWS, **IMAGES}
 
 
 def runs_of(*experiments: Experiment) -> set[str]:
@@ -315,7 +318,7 @@ def runs_of(*experiments: Experiment) -> set[str]:
 
 
 def test_every_figure_of_the_training_is_a_target(shipped: Checkout) -> None:
-    runs = runs_of(*SHIPPED.values())
+    runs = runs_of(*FLOWS.values())
     jobs = shipped.planned(*(f"results/{run}/loss_acc.pdf" for run in runs))
     for run in runs:
         assert {rule for rule, of_run in jobs if of_run == run} - {"generate"} == {
@@ -331,7 +334,14 @@ def test_targets_by_name(shipped: Checkout) -> None:
     papers = [experiment for experiment in SHIPPED.values() if not experiment.is_demo]
     assert runs("mera_L8", "demo") == {"mera_L8"} | runs_of(*demos)
     assert runs() == runs("all") == runs_of(*papers)
-    assert runs("neural_rg") == runs_of(*papers, *demos)
+    assert runs("neural_rg") == runs_of(*FLOWS.values())
+    assert runs("rgm") == runs_of(*IMAGES.values())
+
+
+def test_an_image_experiment_takes_every_stage_and_every_figure(shipped: Checkout) -> None:
+    model = family_settings("rgm")
+    rules = {rule for rule, run in shipped.planned("demo_rgm") if run == "demo_rgm"}
+    assert rules == {*model.stage_sections, *model.further_rules, "settings", "stage_settings"}
 
 
 @pytest.mark.parametrize("profile", sorted(p.name for p in (REPOSITORY / "profiles").iterdir()))

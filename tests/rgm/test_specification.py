@@ -452,7 +452,8 @@ MISFITS = {
         (MNIST, "activation_level1: silu", "activation_level1: gelu"),
         (MNIST, "activation_level1"),
         [
-            "activation_level1: expected one of identity, relu, elu, silu, softplus, tanh, sigmoid; got 'gelu'."
+            "activation_level1: expected one of identity, relu, elu, silu, softplus, tanh, "
+            "sigmoid; got 'gelu'."
         ],
         1,
     ),
