@@ -14,6 +14,7 @@ on the CPU, of wall time with synchronization on a GPU.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import time
@@ -109,7 +110,7 @@ def _autoencoder_steps(images: LabelledImages, steps: int) -> Callable[[], None]
     device = images.labels.device
     widths = [784, 256, 64, 16, 64, 256, 784]
     parts: list[nn.Module] = []
-    for i, o in zip(widths, widths[1:], strict=False):
+    for i, o in itertools.pairwise(widths):
         layer = nn.utils.skip_init(nn.Linear, i, o)
         nn.init.normal_(layer.weight, std=0.05, generator=torch.Generator().manual_seed(i + o))
         nn.init.zeros_(layer.bias)

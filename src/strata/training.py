@@ -98,8 +98,8 @@ def train_to_files(
         )
         if not math.isfinite(progress.best_value):
             raise UserError(
-                f"{monitor} was not finite in any evaluation; lower training.lr ({settings.lr:g}) "
-                "or set training.clip_norm."
+                f"{monitor} was not finite in any evaluation; lower the learning "
+                f"rate ({settings.lr:g}) or clip the gradient's norm."
             )
         origin = {
             **provenance(settings_json, seed=generators.seed, device=device),
@@ -372,8 +372,8 @@ class _Run:
         if self.settings.on_nonfinite == "stop" or setbacks > MAX_SETBACKS:
             again = f" again after {MAX_SETBACKS} returns to a checkpoint" if setbacks > 1 else ""
             raise UserError(
-                f"{where}{again}; lower training.lr ({self.settings.lr:g}) or set "
-                "training.clip_norm."
+                f"{where}{again}; lower the learning rate "
+                f"({self.settings.lr:g}) or clip the gradient's norm."
             )
         state = self.checkpoint.load()
         if state is None:

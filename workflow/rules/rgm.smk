@@ -105,6 +105,8 @@ rule rgm_execute:
     input:
         modules(
             "rgm.execute",
+            "rgm.calibration",
+            "rgm.factors",
             "rgm.inference",
             "rgm.relaxation",
             "rgm.free_energy",
@@ -143,6 +145,8 @@ rule rgm_inspect:
     input:
         modules(
             "rgm.inspect",
+            "rgm.calibration",
+            "rgm.factors",
         ),
         settings="results/{run}/settings/inspect.json",
         specification="results/{run}/specification.gnn",
@@ -175,6 +179,8 @@ rule rgm_generate:
     input:
         modules(
             "rgm.generate",
+            "rgm.calibration",
+            "rgm.factors",
         ),
         settings="results/{run}/settings/generate.json",
         specification="results/{run}/specification.gnn",
@@ -208,6 +214,8 @@ rule rgm_query:
         modules(
             "rgm.query",
             "rgm.acquisition",
+            "rgm.few_labels",
+            "rgm.factors",
         ),
         settings="results/{run}/settings/query.json",
         specification="results/{run}/specification.gnn",
@@ -273,6 +281,7 @@ rule rgm_analyze:
             "rgm.measurements",
             "rgm.scores",
             "rgm.conditions",
+            "rgm.damage_kinds",
             "quantities",
             "verdicts",
         ),

@@ -11,6 +11,7 @@ rule rgm_plot:
     input:
         modules(
             "rgm.plot",
+            "rgm.figure_inputs",
             "plotting",
         ),
         history="results/{run}/history.h5",
@@ -113,6 +114,7 @@ rule rgm_plot_reconstructions:
     input:
         modules(
             "rgm.plot_reconstructions",
+            "rgm.figure_inputs",
             "rgm.image_grids",
             "plotting",
         ),
@@ -147,6 +149,7 @@ rule rgm_plot_snapshots:
     input:
         modules(
             "rgm.plot_snapshots",
+            "rgm.figure_inputs",
             "rgm.image_grids",
             "plotting",
         ),
@@ -181,6 +184,7 @@ rule rgm_plot_activations:
     input:
         modules(
             "rgm.plot_activations",
+            "rgm.figure_inputs",
             "rgm.image_grids",
             "plotting",
         ),
@@ -215,6 +219,7 @@ rule rgm_plot_features:
     input:
         modules(
             "rgm.plot_features",
+            "rgm.figure_inputs",
             "rgm.image_grids",
             "plotting",
         ),
@@ -258,6 +263,7 @@ rule rgm_plot_representation:
     input:
         modules(
             "rgm.plot_representation",
+            "rgm.figure_inputs",
             "plotting",
         ),
         states="results/{run}/states.h5",
@@ -291,6 +297,7 @@ rule rgm_plot_errors:
     input:
         modules(
             "rgm.plot_errors",
+            "rgm.figure_inputs",
             "plotting",
         ),
         states="results/{run}/states.h5",
@@ -324,6 +331,7 @@ rule rgm_plot_digits:
     input:
         modules(
             "rgm.plot_digits",
+            "rgm.figure_inputs",
             "rgm.image_grids",
             "plotting",
         ),
@@ -370,6 +378,9 @@ rule rgm_plot_robustness:
     input:
         modules(
             "rgm.plot_robustness",
+            "rgm.conditions",
+            "rgm.scores",
+            "rgm.damage_kinds",
             "plotting",
         ),
         inference="results/{run}/inference.h5",
@@ -413,6 +424,9 @@ rule rgm_plot_confusion:
     input:
         modules(
             "rgm.plot_confusion",
+            "rgm.conditions",
+            "rgm.scores",
+            "rgm.damage_kinds",
             "plotting",
         ),
         inference="results/{run}/inference.h5",
@@ -455,6 +469,8 @@ rule rgm_plot_active:
     input:
         modules(
             "rgm.plot_active",
+            "rgm.measurements",
+            "rgm.scores",
             "plotting",
         ),
         active="results/{run}/active.h5",
@@ -488,6 +504,7 @@ rule rgm_plot_baselines:
     input:
         modules(
             "rgm.plot_baselines",
+            "quantities",
             "plotting",
         ),
         analysis="results/{run}/analysis.json",

@@ -142,8 +142,12 @@ def read_calibration(path: Path, specification: Specification) -> Calibration:
         of_level["precision"] = (level.n_input,)
         shapes |= {f"{part}_level{level.index}": shape for part, shape in of_level.items()}
     levels = range(len(specification.levels))
-    whitenings = [f"whitening_level{level}" for level in levels]
-    found = read_h5(path, "preconditioner", *shapes, *whitenings)
+    n_top = specification.levels[-1].n_state
+    shapes["preconditioner"] = (n_top, n_top)
+    for level in specification.levels:
+        n_shared = level.n_factor if level.index == levels[-1] else 1
+        shapes[f"whitening_level{level.index}"] = (n_shared, level.n_state, level.n_state)
+    found = read_h5(path, *shapes)
     for name, shape in shapes.items():
         if found[name].shape != shape:
             raise UserError(

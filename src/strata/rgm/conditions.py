@@ -27,6 +27,7 @@ DATASETS = (
     "labels",
     "free_energy",
     "iterations",
+    "free_energy_recognized",
     "free_energy_rise",
     *(f"{way}/{name}" for way in WAYS for name in ("probabilities", "mse_level0")),
 )
@@ -45,7 +46,8 @@ class Condition:
     """What the model says of test images under one condition.
 
     known: whether inference was told which pixels are hidden.
-    free_energy_rise: the largest one of any image in any iteration, in nats.
+    free_energy_recognized: the mean where recognition puts the states, in nats.
+    free_energy_rise: the largest one of any image over the last relaxation, in nats.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Condition:
     inferred: Answers
     free_energy: Float[np.ndarray, " iteration"]
     iterations: Integer[np.ndarray, " image"]
+    free_energy_recognized: float
     free_energy_rise: float
 
     @property
@@ -122,6 +125,7 @@ def _condition(path: Path, name: str, arrays: Mapping[str, np.ndarray]) -> Condi
         inferred=inferred,
         free_energy=part["free_energy"],
         iterations=part["iterations"],
+        free_energy_recognized=float(part["free_energy_recognized"]),
         free_energy_rise=float(part["free_energy_rise"]),
     )
 

@@ -46,6 +46,7 @@ class DataSettings(Settings):
 class OptimizerSettings(Settings):
     """Adam."""
 
+    type: Literal["adam"] = setting("adam", "The optimizer.")
     betas: tuple[float, float] = setting((0.9, 0.999), "Decay rates of Adam's two averages.")
     weight_decay: float = setting(1e-5, "L2 penalty added to the gradient by Adam.", ge=0)
 
@@ -277,7 +278,7 @@ class RunSettings(config.RunSettings):
         "execute": (*TRAINED, "execution"),
         "inspect": (*TRAINED, "inspection"),
         "generate": (*TRAINED, "generation"),
-        "query": (*MODELLED, "active"),
+        "query": (*TRAINED, "active"),
         "compare": MODELLED,
         "analyze": ("data", "expected"),
     }

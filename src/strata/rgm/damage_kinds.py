@@ -7,9 +7,7 @@ severity is a stronger damage. Imports neither torch nor numpy.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-DamageName = Literal["gaussian", "salt_and_pepper", "half_occlusion", "centre_occlusion"]
 ImageShape = tuple[int, int]
 
 

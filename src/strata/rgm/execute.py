@@ -2,7 +2,9 @@
 
 Output, per condition (a kind of damage, its severity, and whether the hidden pixels are known):
 probabilities of the classes and squared errors per pixel of the image from every level, against the
-undamaged image, *amortised* (one pass of recognition) and *inferred* (relaxed free energy).
+undamaged image, *amortised* (one pass of recognition) and *inferred* (relaxed free energy);
+iterations in all; the mean F at recognition and along the last relaxation, and its largest rise
+from there to the end, evaluated anew in double precision.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,7 @@ from strata.rgm.config import ExecutionSettings, RunSettings
 from strata.rgm.damage import DAMAGES, damage
 from strata.rgm.damage_kinds import DAMAGE_KINDS
 from strata.rgm.free_energy import FreeEnergy
-from strata.rgm.inference import infer
+from strata.rgm.inference import Inference, infer
 from strata.rgm.inputs import load_images, load_model
 from strata.rgm.learner import LabelledImages, first_of_each_class
 from strata.rgm.model import HierarchicalModel
@@ -72,7 +74,8 @@ def run_condition(
     """Return what is found under one condition, by dataset name."""
     rule = model.specification.message_passing
     parts: list[dict[str, Tensor]] = []
-    traces, rises = [], []
+    traces, rises, recognized_energies = [], [], []
+    exact = energy.in_double()
     index = torch.arange(condition.n, device=images.labels.device)
     for chosen in index.split(AT_A_TIME):
         x, _ = images.batch(chosen)
@@ -89,7 +92,7 @@ def run_condition(
         part = {
             "amortised/probabilities": amortised,
             "inferred/probabilities": found.probabilities,
-            "iterations": found.relaxation.iterations,
+            "iterations": found.iterations,
         }
         for kind, states in (("amortised", recognized), ("inferred", found.states)):
             for level, state in enumerate(states):
@@ -97,15 +100,27 @@ def run_condition(
                 part[f"{kind}/mse_level{level}"] = error
         parts.append(part)
         traces.append(found.relaxation.trace.double().sum(1).cpu())
-        rises.append(found.largest_rise)
+        rises.append(_largest_rise(exact, seen, found))
+        recognized_energies.append(found.recognized.double().cpu())
     arrays = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in parts[0]}
     arrays["labels"] = images.labels[: condition.n].cpu().numpy().astype(np.uint8)
     arrays["free_energy"] = _mean_trace(traces, condition.n)
+    arrays["free_energy_recognized"] = torch.cat(recognized_energies).mean().numpy()
     arrays["free_energy_rise"] = np.array(max(rises))
     arrays["damage"] = np.array(condition.damage, dtype=np.bytes_)
     arrays["severity"] = np.array(condition.severity)
     arrays["known"] = np.array(condition.known)
     return arrays
+
+
+def _largest_rise(exact: FreeEnergy, seen: Tensor, found: Inference) -> float:
+    """Return the largest rise of F over the last relaxation, of any image, in double precision."""
+    x, precision = seen.double(), found.precision.double()
+    first, last = (
+        exact.evaluate(x, precision, [state.double() for state in states]).free_energy
+        for states in (found.begin, found.states)
+    )
+    return float((last - first).max())
 
 
 def _mean_trace(traces: Sequence[Tensor], n: int) -> np.ndarray:

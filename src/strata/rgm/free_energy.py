@@ -19,6 +19,7 @@ Source: Friston, Phil. Trans. R. Soc. B 360, 815 (2005), section 3; Whittington 
 Computation 29, 1229 (2017).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,15 @@ class FreeEnergy:
             ]  # Pi_1, Pi_2, ...
             log_dets = [torch.logdet(Pi) for Pi in self.above_pixels]
             self.log_det_above = sum(log_dets, torch.zeros(()).to(roots[0]))
+
+    def in_double(self) -> "FreeEnergy":
+        """Return the same in double precision."""
+        doubled = [
+            Mixture(m.log_weights.double(), m.means.double(), m.whitening.double())
+            for m in self.mixtures
+        ]
+        model = copy.deepcopy(self.model).double()
+        return FreeEnergy(model, doubled, self.factor_weights, self.preconditioner.double())
 
     def log_determinant(
         self, pixel_precision: Float[Tensor, "batch pixel"]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from strata.rgm.free_energy import FreeEnergy
@@ -32,13 +32,17 @@ REWEIGHTINGS = 3
 class Inference:
     """States and categories that were inferred.
 
-    `largest_rise` is the largest rise of F of any image in any iteration, nats; `trace` holds F of
-    the last relaxation.
+    `relaxation` is the last one, which began at `begin` with pixels of precision `precision`;
+    `iterations` [batch] counts those before it too. `recognized` is F [batch] where recognition
+    puts the states, in nats, before any pixel lost precision.
     """
 
     relaxation: Relaxation
+    begin: list[Tensor]
+    precision: Float[Tensor, "batch pixel"]
+    recognized: Float[Tensor, " batch"]
+    iterations: Int[Tensor, " batch"]
     probabilities: Float[Tensor, "batch category"]
-    largest_rise: float
 
     @property
     def states(self) -> list[Tensor]:
@@ -58,29 +62,28 @@ def infer(
     """Return the states of images whose known pixels (1; others 0) are to be explained."""
     precision = energy.precisions[0] * known
     states = energy.model.recognize(x * known)
-    rises = [-torch.inf]
+    recognized = energy.evaluate(x, precision, states).free_energy
+    before = 0
     if class_starts:
-        states, rise = screened(energy, x, precision, states, rule)
-        rises.append(rise)
+        states = screened(energy, x, precision, states, rule)
+        before = sum(iterations for iterations, _ in SCREENING)
+    total = torch.full((len(x),), before, device=x.device)
     if robust:
         iterations = max(1, rule.max_iterations // REWEIGHTINGS)
         for _ in range(REWEIGHTINGS):
             error = x - energy.model.predict(0, states[0])
             nu = DEGREES_OF_FREEDOM
             precision = known * (nu + 1.0) / (nu / energy.precisions[0] + error.square())
-            found = relax(energy, x, precision, states, rule, iterations=iterations)
+            begin = states
+            found = relax(energy, x, precision, begin, rule, iterations=iterations)
             states = found.states
-            rises.append(largest_rise(found))
+            total = total + found.iterations
     else:
-        found = relax(energy, x, precision, states, rule)
-        rises.append(largest_rise(found))
+        begin = states
+        found = relax(energy, x, precision, begin, rule)
+        total = total + found.iterations
     probabilities = torch.softmax(found.evaluation.log_joint[-1], 1)
-    return Inference(found, probabilities, max(rises))
-
-
-def largest_rise(found: Relaxation) -> float:
-    """Return the largest rise of any image's F in one iteration, nats; negative if all fell."""
-    return float(found.trace.diff(dim=0).max())
+    return Inference(found, begin, precision, recognized, total, probabilities)
 
 
 def screened(
@@ -89,8 +92,8 @@ def screened(
     precision: Float[Tensor, "batch pixel"],
     states: Sequence[Tensor],
     rule: MessagePassing,
-) -> tuple[list[Tensor], float]:
-    """Return the most promising of several starts, relaxed for a while, and the largest rise of F.
+) -> list[Tensor]:
+    """Return the most promising of several starts, relaxed for a while.
 
     The starts are the given states and, for each class, the mean of its top states and what that
     predicts below.
@@ -102,7 +105,6 @@ def screened(
         torch.cat([own.unsqueeze(1), shared.expand(len(x), *shared.shape)], 1)
         for own, shared in zip(states, of_classes, strict=True)
     ]  # per level: batch, start, state
-    rise = -torch.inf
     for iterations, n_left in SCREENING:
         n_starts = candidates[0].shape[1]
         found = relax(
@@ -113,11 +115,10 @@ def screened(
             replace(rule, tolerance=0.0),
             iterations=iterations,
         )
-        rise = max(rise, largest_rise(found))
         lowest = found.evaluation.free_energy.view(len(x), n_starts)
         kept = lowest.topk(n_left, 1, largest=False).indices.unsqueeze(2)
         candidates = [
             s.view(len(x), n_starts, -1).gather(1, kept.expand(-1, -1, s.shape[1]))
             for s in found.states
         ]
-    return [c[:, 0] for c in candidates], rise
+    return [c[:, 0] for c in candidates]

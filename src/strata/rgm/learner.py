@@ -5,7 +5,8 @@ what is left over is not seen in this epoch. Images are kept as uint8 and become
 batch by batch.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,9 +102,22 @@ class ImageLearner:
         metrics["epoch"] = self.epoch
         return torch.stack(list(shares.values())).sum(), metrics
 
-    @torch.no_grad()
     def evaluate(self) -> Mapping[str, Tensor]:
         """Return the loss, the images' errors, accuracy and active units on validation images."""
+        with self._looking_on():
+            return self._evaluated()
+
+    @contextlib.contextmanager
+    def _looking_on(self) -> Iterator[None]:
+        """Look at the network without moving what follows its training."""
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.train()
+
+    def _evaluated(self) -> dict[str, Tensor]:
         model, weights = self.module, self.settings.loss
         sums: dict[str, Tensor] = {"epoch": self.epoch}
         first = [torch.zeros(level.n_state).to(self.order.device) for level in model.levels]
@@ -128,12 +142,13 @@ class ImageLearner:
             sums[f"active_level{level}"] = (std > ACTIVE_STD).to(torch.float32).mean()
         return sums
 
-    @torch.no_grad()
     def snapshot(self) -> Mapping[str, Tensor]:
         """Return one validation image of each class, and what every level makes of it."""
         index = first_of_each_class(self.validation.labels)
         x, _ = self.validation.batch(index)
-        return {"images": x, "reconstructions": torch.stack(up_and_down(self.module, x).images)}
+        with self._looking_on():
+            seen = up_and_down(self.module, x).images
+        return {"images": x, "reconstructions": torch.stack(seen)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what evolves beside the weights: the order of the images in this epoch."""

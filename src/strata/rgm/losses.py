@@ -24,6 +24,7 @@ from strata.rgm.config import LossSettings
 from strata.rgm.model import HierarchicalModel, States
 from strata.rgm.specification import PrecisionRule
 
+SMALLEST_SIZE = 1e-12  # of states that are all zero
 COMPONENTS = ("reconstruction", "prediction", "consistency", "sparsity", "class")
 
 
@@ -77,9 +78,9 @@ def loss_components(
         prediction = prediction + 0.5 * (pi * error.square() - pi.log()).mean()
     consistency, sparsity = x.new_zeros(()), x.new_zeros(())
     for state, predicted in zip(outcome.states[:-1], outcome.from_top, strict=True):
-        size = state.detach().square().mean()
-        consistency = consistency + (state - predicted).square().mean() / size
-        sparsity = sparsity + state.abs().mean() / state.square().mean().sqrt()
+        size = state.square().mean().clamp(min=SMALLEST_SIZE)
+        consistency = consistency + (state - predicted).square().mean() / size.detach()
+        sparsity = sparsity + state.abs().mean() / size.sqrt()
     logits = model.class_logits(outcome.states[-1])
     return {
         "reconstruction": top + below * sum(lower, x.new_zeros(())),

@@ -1,9 +1,9 @@
 """What the files of a run say, as named quantities with standard errors and units.
 
 Conventions: `<condition>_<what>_<way>`, where a condition is that of `strata.rgm.conditions` and
-the way is `amortised` or `inferred` (the class of lowest free energy); level 0 is next to the
-pixels, and the highest level holds the code of an image. Squared errors of pixels in [0, 1] have
-the unit 1. Imports no torch.
+the way is `amortised` or `inferred` (the most probable category after relaxation); level 0 is next
+to the pixels, and the highest level holds the code of an image. Squared errors of pixels in [0, 1]
+have the unit 1. Imports no torch.
 """
 
 import math
@@ -62,8 +62,9 @@ def _condition_quantities(condition: Condition) -> Quantities:
     for level in range(condition.n_levels):
         drop = relative_drop(condition.amortised.mse[level], condition.inferred.mse[level])
         found[f"{name}_mse_drop_level{level}"] = quantity(*drop, "1")
-    fall = float(condition.free_energy[0] - condition.free_energy[-1])
-    found[f"{name}_free_energy_fall"] = quantity(fall, None, "nats")
+    if condition.known or condition.damage == CLEAN:  # elsewhere pixels lose precision on the way
+        fall = condition.free_energy_recognized - float(condition.free_energy[-1])
+        found[f"{name}_free_energy_fall"] = quantity(fall, None, "nats")
     iterations = mean_estimate(condition.iterations.astype(float))
     found[f"{name}_iterations"] = quantity(*iterations, "iterations")
     return found

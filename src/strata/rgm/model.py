@@ -115,7 +115,9 @@ class HierarchicalModel(nn.Module):
 
         Lambda is diagonal and shared by the classes, so that this is linear in s once normalized.
         """
-        distance = top.unsqueeze(2) - self.prototypes  # batch, state, category
+        mode = self.specification.normalization.factor.mode
+        M = normalize(self.prototypes, mode)
+        distance = top.unsqueeze(2) - M  # batch, state, category
         weighted = distance.square() * self.class_log_precision.exp().unsqueeze(1)
         return torch.log_softmax(self.class_log_prior, 0) - 0.5 * weighted.sum(1)
 

@@ -6,6 +6,7 @@ Conventions: a key that belongs to a level ends in its number l = 0..num_levels-
 Imports neither torch nor numpy.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from strata.config import nearest_names
 from strata.rgm.document import Parameter
 
-MAX_LEVELS = 16
+MAX_LEVELS = 9
 KINDS = ("recognition", "generation", "lateral", "factor")
 ACTIVATIONS = ("identity", "relu", "elu", "silu", "softplus", "tanh", "sigmoid")
 RANDOM_METHODS = (
@@ -89,6 +90,7 @@ RULES_OF_THE_MODEL = {
     "image_width": COUNT,
     "num_classes": COUNT,
     "max_iterations": COUNT,
+    "pixel_bias": _number("a number", math.isfinite),
     "step_size": FRACTION,
     "tolerance": POSITIVE,
     "lateral_bound": FRACTION,
@@ -188,8 +190,6 @@ def parameter_warnings(
             method = parameters[f"initialization_{kind}"].value
             yield f"{parameter.place}: {key} changes nothing: initialization {method} has none."
         else:
-            near = nearest_names(key, known)[0]
-            yield (
-                f"{parameter.place}: {key} is no known parameter and changes nothing; did you mean "
-                f"{near}?"
-            )
+            near = nearest_names(key, known, cutoff=0.6)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            yield f"{parameter.place}: {key} is no known parameter and changes nothing{hint}"

@@ -56,23 +56,34 @@ class Codes:
 
 
 def learn_without_labels(
-    model: HierarchicalModel, pool: LabelledImages, settings: ActiveSettings, generators: Generators
+    model: HierarchicalModel,
+    pool: LabelledImages,
+    settings: RGMTraining,
+    active: ActiveSettings,
+    generators: Generators,
 ) -> None:
-    """Train the network on images alone, in place."""
-    training = RGMTraining.model_validate(
-        {"n_epochs": settings.n_epochs, "learning_rate": settings.learning_rate}
-    )
-    unlabelled = training.loss.model_copy(update={"classification": 0.0})
-    training = training.model_copy(update={"loss": unlabelled})
+    """Train the network on images alone, in place: the run's training without its class term.
+
+    Epochs and learning rate are those of active learning, and the rate falls to 0 as a cosine.
+    """
+    loss_settings = settings.loss.model_copy(update={"classification": 0.0})
+    changes = {"n_epochs": active.n_epochs, "learning_rate": active.learning_rate}
+    training = settings.model_copy(update={**changes, "loss": loss_settings})
     learner = ImageLearner(model, pool, pool, training, generators)
-    optimizer = torch.optim.Adam(model.parameters(), training.learning_rate)
+    optimizer = torch.optim.Adam(
+        model.parameters(),
+        training.learning_rate,
+        betas=training.optimizer.betas,
+        weight_decay=training.optimizer.weight_decay,
+    )
     steps = training.n_epochs * training.steps_per_epoch(len(pool))
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         loss, _ = learner.training_step(step)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if training.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
         optimizer.step()
         decay.step()
 
@@ -141,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = build_model(arguments.specification, arguments.matrices)
     pool_images = load_images(arguments.images, "train", active.n_pool)
     test_images = load_images(arguments.images, "test", N_TEST)
-    learn_without_labels(model, pool_images, active, generators)
+    learn_without_labels(model, pool_images, settings.training, active, generators)
     model.eval()
     pool, test = (_codes(model, images) for images in (pool_images, test_images))
     arrays: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Message passing: states relax until their free energy rests.
+"""Message passing: states relax until their free energy rests, or for a number of iterations.
 
 Every iteration makes two moves. In the *local* move every state answers the messages of its
 neighbours, all levels at once:
@@ -33,8 +33,9 @@ Proposal = Callable[[list[Tensor], Evaluation, Tensor], list[Tensor]]
 class Relaxation:
     """States where they came to rest, and how F fell on the way.
 
-    `trace` holds F [iteration + 1, batch] in nats, `iterations` how many an image took until its F
-    fell by less than the tolerance.
+    `trace` holds F [iteration + 1, batch] in nats, `iterations` how many an image took until both
+    its moves were made and its F fell by less than the tolerance, or until the last. An image at
+    rest moves no more, so that the others in its batch have no part in where it rests.
     """
 
     states: list[Tensor]
@@ -87,20 +88,22 @@ def relax(
     scales = [x.new_full((len(x), 1), rule.step_size) for _ in moves]
     trace = [position.evaluation.free_energy]
     taken = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    moving = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for _ in range(n_iterations):
-        refused = torch.zeros_like(taken, dtype=torch.bool)
+        refused = torch.zeros_like(moving)
         for index, propose in enumerate(moves):
             candidate = propose(position.states, position.evaluation, scales[index])
             at = energy.evaluate(x, pixel_precision, candidate, log_det=log_det)
-            accept = at.free_energy <= position.evaluation.free_energy
+            accept = moving & (at.free_energy <= position.evaluation.free_energy)
             position = position.moved_where(accept, candidate, at)
             refused = refused | ~accept
             factor = torch.where(accept, GROWTH, SHRINKAGE).to(x.dtype)
             scales[index] = scales[index] * factor.unsqueeze(1)
         trace.append(position.evaluation.free_energy)
-        # A refused move says that the step was too long, not that the states rest.
-        moving = refused | (trace[-2] - trace[-1] > rule.tolerance * trace[-1].abs())
         taken += moving
+        # A refused move says that the step was too long, not that the states rest.
+        falling = trace[-2] - trace[-1] > rule.tolerance * trace[-1].abs()
+        moving = moving & (refused | falling)
         if not moving.any():
             break
     return Relaxation(position.states, position.evaluation, torch.stack(trace), taken)

@@ -2,23 +2,28 @@
 
 Conventions: those of `strata.rgm.model`. Matrices are named as in the specification: A_level0, ...
 Where a level's B is `transpose`, B_l = A_l^T. Where its A is from data (`svd`), the level's inputs
-are what the levels below make of training images.
+are what the levels below make of training images, and B_l and the biases are those that go with it
+(at level 0, before the logistic function, B_0 = 8 A_0^T). What InitialParameterization states of a
+matrix or a bias stands in the place of what a method would give.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from strata.artifacts import provenance, write_h5, written_beside
 from strata.config import read_settings
-from strata.datasets import read_images
+from strata.datasets import N_CLASSES, Images, read_images
 from strata.devices import set_threads
 from strata.errors import UserError
 from strata.randomness import Generators
 from strata.rgm.activations import ACTIVATIONS
 from strata.rgm.config import RunSettings
 from strata.rgm.initialization import initialize, svd_front_end
+from strata.rgm.inputs import matrix_shapes
+from strata.rgm.normalization import matrix_statistics, normalize, positive_definite
 from strata.rgm.specification import (
     Initialization,
     Specification,
@@ -28,8 +33,6 @@ from strata.rgm.specification import (
 from strata.stages import run_stage, stage_arguments
 
 IMAGES_FOR_SVD = 10000
-PIXEL_BIAS = -2.0
-"""b_0 at the start: most pixels of a digit are dark."""
 
 
 def initial_matrices(
@@ -39,22 +42,22 @@ def initial_matrices(
 
     `images` [image, pixel] in [0, 1] are what `svd` looks at.
     """
-    methods = specification.initialization
+    methods, given = specification.initialization, stated(specification)
     matrices: dict[str, Tensor] = {}
     inputs = images
     for level in specification.levels:
         shape = (level.n_state, level.n_input)
         a, b = torch.zeros(level.n_state), torch.zeros(level.n_input)
         if level.index == 0:
-            b = torch.full((level.n_input,), PIXEL_BIAS)
+            b = torch.full((level.n_input,), specification.pixel_bias)
         if methods.recognition.method == "svd":
-            gain = methods.recognition.gain
             front = svd_front_end(inputs, level.n_state, generator)
-            A, a = gain * front.A, gain * front.a
+            A, a = front.A, front.a
             front = front.before_sigmoid() if level.index == 0 else front
-            B, b = front.B / gain, front.b
+            B, b = front.B, front.b
         else:
             A = _initialized(methods.recognition, shape, generator)
+            A = given.get(f"A_level{level.index}", A)
             B = A.T.clone()
         if methods.generation.method != "transpose":
             B = _initialized(methods.generation, shape[::-1], generator)
@@ -62,8 +65,14 @@ def initial_matrices(
         M = _initialized(methods.factor, (level.n_state, level.n_factor), generator)
         pi = torch.full((level.n_input,), specification.precision.initial)
         parts = {"A": A, "B": B, "D": D, "M": M, "a": a, "b": b, "pi": pi}
-        matrices |= {f"{letter}_level{level.index}": part for letter, part in parts.items()}
-        inputs = ACTIVATIONS[level.activation].function(inputs @ A.T + a)
+        named = {f"{letter}_level{level.index}": part for letter, part in parts.items()}
+        named = {name: given.get(name, part) for name, part in named.items()}
+        matrices |= named
+        A, a, D = (named[f"{letter}_level{level.index}"] for letter in "AaD")
+        recognition = normalize(A, specification.normalization.recognition.mode)
+        C = positive_definite(D, specification.message_passing.lateral_bound)
+        phi = ACTIVATIONS[level.activation]
+        inputs = phi.function((inputs @ recognition.T + a) @ C)
     return matrices
 
 
@@ -71,17 +80,47 @@ def _initialized(how: Initialization, shape: tuple[int, int], generator: torch.G
     return initialize(how.method, shape, generator, gain=how.gain, std=how.std)
 
 
-def check_fit(specification: Specification, image_shape: tuple[int, int], n_classes: int) -> None:
+def stated(specification: Specification) -> dict[str, Tensor]:
+    """Return the matrices and biases that InitialParameterization gives numbers for.
+
+    Raises:
+        UserError: it states another variable, or a precision out of bounds.
+    """
+    shapes = matrix_shapes(specification)
+    found = {}
+    for entry in specification.document.initial:
+        if entry.name in ("F", "t"):
+            continue
+        if entry.name not in shapes:
+            raise UserError(
+                f"{entry.place}: {entry.name} starts from nothing; initial values are taken of "
+                "A, B, D, M, a, b and pi of a level."
+            )
+        values = torch.tensor(entry.values, dtype=torch.float32).reshape(shapes[entry.name])
+        rule = specification.precision
+        outside = (values < rule.minimum) | (values > rule.maximum)
+        if entry.name.startswith("pi_") and bool(outside.any()):
+            raise UserError(
+                f"{entry.place}: {entry.name} must lie between precision_minimum = "
+                f"{rule.minimum:g} and precision_maximum = {rule.maximum:g}."
+            )
+        found[entry.name] = values
+    return found
+
+
+def check_fit(specification: Specification, images: Images, path: Path) -> None:
     """Refuse a specification of other images than there are.
 
     Raises:
         UserError: the images have another shape, or another number of classes.
     """
-    if specification.image_shape != image_shape or specification.n_classes != n_classes:
+    shape = images.images.shape[1:]
+    if specification.image_shape != shape or specification.n_classes != N_CLASSES:
         raise UserError(
-            f"the specification is of {specification.image_shape[0]} x "
-            f"{specification.image_shape[1]} pixels and {specification.n_classes} classes; the "
-            f"images have {image_shape[0]} x {image_shape[1]} and {n_classes}."
+            f"{specification.document.file}: the specification is of "
+            f"{specification.image_shape[0]} x {specification.image_shape[1]} pixels and "
+            f"{specification.n_classes} classes; {path} has {shape[0]} x {shape[1]} and "
+            f"{N_CLASSES}."
         )
 
 
@@ -99,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for warning in specification.warnings:
         print(f"warning: {warning}")
     data = read_images(arguments.images)
-    images, labels = data.part("train")
-    check_fit(specification, tuple(images.shape[1:]), int(labels.max()) + 1)
+    check_fit(specification, data, arguments.images)
+    images, _ = data.part("train")
     first = min(settings.data.n_train, IMAGES_FOR_SVD)
     x = torch.from_numpy(images[:first]).flatten(1).to(torch.float32) / 255.0
     generator = Generators(settings.seed, torch.device("cpu"))["init"]
@@ -111,7 +150,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     with written_beside(arguments.specification) as beside:
         beside.write_text(write_specification(specification), encoding="utf-8")
     for name, matrix in matrices.items():
-        print(f"{name}: {' x '.join(map(str, matrix.shape))}")
+        if matrix.ndim == 2:
+            _report(name, matrix)
+
+
+def _report(name: str, matrix: Tensor) -> None:
+    found = matrix_statistics(matrix)
+    print(
+        f"{name}: {found['rows']:.0f} x {found['columns']:.0f}, mean {found['mean']:.3g}, std "
+        f"{found['std']:.3g}, rank {found['rank']:.0f}, largest singular value "
+        f"{found['spectral']:.3g}, condition {found['condition']:.3g}"
+    )
 
 
 if __name__ == "__main__":

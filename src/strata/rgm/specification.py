@@ -35,6 +35,7 @@ from strata.rgm.parameters import (
     parameter_warnings,
 )
 
+LETTERS = ("s", "f", "A", "a", "B", "b", "D", "M", "e", "pi")  # of the variables of a level
 NAME_OF_A_LEVEL = re.compile(r"(.+)_level([0-9]+)")
 
 OfKind = TypeVar("OfKind")
@@ -111,9 +112,10 @@ class PrecisionRule:
 class Specification:
     """Everything that the network is built from.
 
-    `image_shape` is (height, width). `factor_weights[l]` is the weight kappa_l of level l's factor
-    in the free energy; the top one is 1. `document` is the merged specification with all numbers
-    in place, `warnings` what a user should hear of; neither counts when two are compared.
+    `image_shape` is (height, width), `pixel_bias` where b_0 starts. `factor_weights[l]` is the
+    weight kappa_l of level l's factor in the free energy; the top one is 1. `document` is the
+    merged specification with all numbers in place, `warnings` what a user should hear of; neither
+    counts when two are compared.
     """
 
     levels: tuple[Level, ...]
@@ -121,6 +123,7 @@ class Specification:
     n_classes: int
     initialization: PerKind[Initialization]
     normalization: PerKind[Normalization]
+    pixel_bias: float
     message_passing: MessagePassing
     precision: PrecisionRule
     factor_weights: tuple[float, ...]
@@ -228,6 +231,7 @@ def _built(
         n_classes=whole("num_classes"),
         initialization=PerKind(*(initialization(kind) for kind in KINDS)),
         normalization=PerKind(*(normalization(kind) for kind in KINDS)),
+        pixel_bias=number("pixel_bias"),
         message_passing=MessagePassing(
             max_iterations=whole("max_iterations"),
             step_size=number("step_size"),
@@ -317,34 +321,49 @@ def _shapes(levels: Sequence[Level]) -> dict[str, tuple[tuple[int, int] | tuple[
 
 
 def _edge_findings(document: Document, levels: Sequence[Level]) -> Iterator[str]:
-    """Yield which edges a level lacks, or has too many of."""
+    """Yield which edges the network has and the document lacks, and the other way round."""
     places = {variable.name: str(variable.place) for variable in document.variables}
-    edges = document.connections
-
-    def into(name: str, label: str) -> set[str]:
-        return {c.source for c in edges if c.directed and c.label == label and c.target == name}
-
-    def out_of(name: str, label: str) -> set[str]:
-        return {c.target for c in edges if c.directed and c.label == label and c.source == name}
-
-    def beside(name: str, label: str) -> set[str]:
-        ends = [(c.source, c.target) for c in edges if c.label == label]
-        return {b if a == name else a for a, b in ends if name in (a, b)}
-
-    for level in (str(level.index) for level in levels):
-        s, f, e, pi = (f"{letter}_level{level}" for letter in ("s", "f", "e", "pi"))
-        at_s, at_e = places.get(s, document.file), places.get(e, document.file)
-        if not into(s, "bottom_up"):
-            yield f"{at_s}: no bottom_up edge ends at {s}; add A_level{level}>{s}:bottom_up."
-        if not out_of(s, "top_down"):
-            yield f"{at_s}: no top_down edge starts at {s}; add {s}>B_level{level}:top_down."
-        if beside(s, "factor") != {f}:
-            found = _listed(beside(s, "factor"))
-            yield f"{at_s}: {s} must have the one factor edge {s}-{f}:factor; it has {found}."
-        if into(e, "precision") != {pi}:
-            found = _listed(into(e, "precision"))
-            yield f"{at_e}: {e} must have the one precision {pi}>{e}:precision; it has {found}."
+    wanted = [edge for level in levels for edge in _edges(level.index)]
+    stated = {_ends(c.source, c.target, c.directed, c.label): c for c in document.connections}
+    for source, target, directed, label in wanted:
+        if _ends(source, target, directed, label) not in stated:
+            arrow = ">" if directed else "-"
+            at = places.get(target, document.file)
+            yield f"{at}: the edge {source}{arrow}{target}:{label} is missing."
+    known = {_ends(*edge) for edge in wanted}
+    for ends, connection in stated.items():
+        if connection.label is not None and ends not in known:
+            arrow = ">" if connection.directed else "-"
+            yield (
+                f"{connection.place}: the edge {connection.source}{arrow}{connection.target}:"
+                f"{connection.label} is none that the network can have; an edge without a label "
+                "is a remark."
+            )
 
 
-def _listed(names: set[str]) -> str:
-    return f"edges with {' and '.join(sorted(names))}" if names else "none"
+Edge = tuple[str, str, bool, str | None]  # source, target, whether directed, label
+
+
+def _ends(source: str, target: str, directed: bool, label: str | None) -> Edge:
+    """Return an edge such that those without direction are equal whichever end comes first."""
+    if directed:
+        return source, target, directed, label
+    first, second = sorted((source, target))
+    return first, second, directed, label
+
+
+def _edges(level: int) -> list[Edge]:
+    """Return the edges of one level."""
+    below = "x" if level == 0 else f"s_level{level - 1}"
+    s, f, A, a, B, b, D, M, e, pi = (f"{letter}_level{level}" for letter in LETTERS)
+    return [
+        *((source, target, True, "bottom_up") for source, target in ((below, A), (A, s), (a, s))),
+        *(
+            (source, target, True, "top_down")
+            for source, target in ((s, B), (B, below), (b, below))
+        ),
+        (s, D, False, "lateral"),
+        *((first, second, False, "factor") for first, second in ((s, f), (f, M))),
+        (pi, e, True, "precision"),
+        *((source, target, True, "error") for source, target in ((below, e), (B, e), (e, "F"))),
+    ]
