@@ -412,3 +412,43 @@ def test_bad_settings_stop_before_any_job(
         assert re.search(f"{re.escape(str(experiments))}: {sentence}", answer.stdout), answer.stdout
     assert "Traceback" not in answer.stdout
     assert "rule neural_rg_train" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (None, "", ": cannot be read as a specification"),
+        ("image_width: 28", "image_width: 27", "{n_input: }: x has 784 pixels"),
+        (
+            "s_level2-f_level2:factor",
+            "s_level2>f_level2:factor",
+            "{s_level2>f}: the edge s_level2>f_level2:factor is none that the network can have",
+        ),
+    ],
+    ids=["a missing file", "a contradiction", "an edge that cannot be"],
+)
+def test_a_bad_specification_stops_before_any_job(
+    tmp_path: Path, shipped: Checkout, old: str | None, new: str, sentence: str
+) -> None:
+    folder = shipped.folder / "config" / "gnn"
+    general = [f"config/gnn/{path.name}" for path in sorted(folder.glob("*.gnn"))]
+    general.remove("config/gnn/rgm_mnist.gnn")
+    special = tmp_path / "special.gnn"
+    if old is not None:
+        text = (folder / "rgm_mnist.gnn").read_text()
+        assert text.count(old) == 1
+        special.write_text(text.replace(old, new))
+        passage = re.findall("{(.*)}", sentence)[0]
+        line = special.read_text().split(passage)[0].count("\n") + 1
+        sentence = re.sub("{.*}", f", line {line}", sentence)
+    experiments = tmp_path / "rgm.yaml"
+    experiments.write_text(
+        f"good: {{}}\nbad: {{specification: [{', '.join(general)}, {special}]}}\n"
+    )
+    config = tmp_path / "config.yaml"
+    config.write_text(f"families: {{rgm: {experiments}}}\n")
+    answer = shipped.snakemake("--configfile", str(config), "--dry-run", "good")
+    assert answer.returncode != 0
+    assert f"{experiments}: bad: specification:\n{special}{sentence}" in answer.stdout
+    assert "Traceback" not in answer.stdout
+    assert "rule rgm_render" not in answer.stdout

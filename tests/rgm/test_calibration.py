@@ -258,3 +258,25 @@ def test_a_calibration_of_another_network_is_refused(
     changed = (replace(LEVELS[0], n_factor=9), *LEVELS[1:])
     with pytest.raises(UserError, match=r"log_weights_level0 has the shape \(6,\).*\(9,\)"):
         read_calibration(path, replace(SMALL, levels=changed))
+
+
+PARTS = {f"{part}_level{i}" for part in ("log_weights", "means", "whitening", "precision")
+         for i in range(3)} | {"preconditioner"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+@pytest.mark.parametrize("axis", [0, -1])
+def test_every_part_of_a_calibration_must_have_its_shape(
+    name: str, axis: int, calibrated: Calibration, tmp_path: Path
+) -> None:
+    arrays = {key: array.numpy() for key, array in calibrated.arrays.items()}
+    assert set(arrays) == PARTS
+    right = arrays[name].shape
+    arrays[name] = np.concatenate([arrays[name], arrays[name]], axis)
+    path = tmp_path / "calibration.h5"
+    write_h5(path, arrays, units=dict.fromkeys(arrays, "1"), attributes={})
+    with pytest.raises(UserError) as refusal:
+        read_calibration(path, SMALL)
+    wrong = arrays[name].shape
+    assert f"{path}: {name} has the shape {wrong}" in str(refusal.value)
+    assert f"says {right};" in str(refusal.value)

@@ -22,6 +22,7 @@ def arrays_of(name: str, damage: str, severity: float, known: int, seed: int) ->
         "labels": random.integers(0, 10, N).astype(np.uint8),
         "free_energy": np.sort(random.normal(size=5))[::-1].astype(np.float32),
         "iterations": random.integers(0, 5, N),
+        "free_energy_recognized": np.float64(7.5 + seed),
         "free_energy_rise": np.float32(1e-5),
     }
     for way in WAYS:
@@ -59,6 +60,7 @@ def test_what_is_read_is_what_was_stored(tmp_path: Path, as_bytes: bool) -> None
         assert condition.severity == arrays[f"{name}/severity"]
         assert condition.known is (name.endswith("known"))
         assert condition.n_levels == LEVELS
+        assert condition.free_energy_recognized == arrays[f"{name}/free_energy_recognized"]
         assert condition.free_energy_rise == pytest.approx(1e-5)
         for key in ("labels", "free_energy", "iterations"):
             np.testing.assert_array_equal(getattr(condition, key), arrays[f"{name}/{key}"])
@@ -87,6 +89,7 @@ def test_captions_are_words(tmp_path: Path) -> None:
     ({"conditions": None}, "holds no conditions"),
     ({"conditions": ["half_occlusion_0.5"]}, "no condition 'clean'"),
     ({"clean/iterations": None}, "holds no clean/iterations"),
+    ({"clean/free_energy_recognized": None}, "holds no clean/free_energy_recognized"),
     ({"half_occlusion_0.5_known/inferred/mse_level0": None}, "half_occlusion_0.5_known/inferred"),
     ({"clean/labels": np.zeros(N - 1, np.uint8)}, "arrays of clean are not of one length"),
     ({"clean/inferred/mse_level2": None}, "arrays of clean are not of one length"),

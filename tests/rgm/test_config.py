@@ -26,7 +26,7 @@ SEED_VALUES: dict[str, Any] = {
     "validation_interval": 5,
     "plot_frequency": 5,
     "early_stopping": {"patience": 10, "min_delta": 0.001},
-    "optimizer": {"betas": [0.9, 0.999], "weight_decay": 1e-5},
+    "optimizer": {"type": "adam", "betas": [0.9, 0.999], "weight_decay": 1e-5},
     "scheduler": {"type": "plateau", "factor": 0.5, "patience": 5, "min_lr": 1e-6},
 }
 
@@ -125,6 +125,7 @@ BAD_BLOCKS = {
         "{training: {optimizer: {betas: [0.9, 0.9, 0.9]}}}", ["training.optimizer.betas"],
     ),
     "decay that is a number": ("{training: {optimizer: {betas: 0.9}}}", ["betas", "a list"]),
+    "no such optimizer": ("{training: {optimizer: {type: sgd}}}", ["optimizer.type", "'adam'"]),
     "no such scheduler": ("{training: {scheduler: {type: step}}}", ["scheduler.type", "'plateau'"]),
     "no such data": ("{data: {dataset: cifar}}", ["data.dataset", "'mnist'", "'cifar'"]),
     "too many images": ("{data: {n_train: 54001}}", ["data.n_train", "54000", "54001"]),
@@ -139,6 +140,9 @@ BAD_BLOCKS = {
     "one repeat": ("{active: {n_repeats: 1}}", ["active.n_repeats", "2"]),
     "start that is none": ("{execution: {starts: random}}", ["execution.starts", "'amortised'"]),
     "accuracy above one": ("{expected: {accuracy: 1.5}}", ["expected.accuracy", "1.5"]),
+    "what every run must have": (
+        "{expected: {active_fraction: 0.01}}", ["expected.active_fraction is no setting"],
+    ),
 }  # fmt: skip
 
 
@@ -175,13 +179,13 @@ def test_a_stage_reads_back_what_it_is_given(tmp_path: Path, stage: str) -> None
         assert getattr(read, section) == getattr(settings, section)
 
 
-TRAINED = {"train", "calibrate", "execute", "inspect", "generate"}
+TRAINED = {"train", "calibrate", "execute", "inspect", "generate", "query"}
 
 
 @pytest.mark.parametrize(("block", "stages", "outdates"), [
-    ("{seed: 1}", {"render", "query", "compare"} | TRAINED, True),
-    ("{data: {n_train: 6000}}", {"render", "query", "compare", "analyze"} | TRAINED, True),
-    ("{specification: [a.gnn]}", {"render", "query", "compare"} | TRAINED, True),
+    ("{seed: 1}", {"render", "compare"} | TRAINED, True),
+    ("{data: {n_train: 6000}}", {"render", "compare", "analyze"} | TRAINED, True),
+    ("{specification: [a.gnn]}", {"render", "compare"} | TRAINED, True),
     ("{training: {learning_rate: 0.5}}", TRAINED, True),
     ("{training: {loss: {sparsity: 0.5}}}", TRAINED, True),
     ("{execution: {n_damaged: 60}}", {"execute"}, True),

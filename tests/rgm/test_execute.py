@@ -6,6 +6,7 @@ Also the calibration that it starts from.
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ import torch
 from strata.artifacts import read_h5, write_h5
 from strata.datasets import read_images
 from strata.rgm import execute
+from strata.rgm.calibration import read_calibration
 from strata.rgm.damage import damage
+from strata.rgm.free_energy import FreeEnergy
+from strata.rgm.inference import Inference
 from strata.rgm.inputs import load_images
 from strata.rgm.model import HierarchicalModel, prediction_errors
+from strata.rgm.relaxation import Relaxation
 
 NewRun = Callable[..., Any]
 NewImages = Callable[..., Path]
@@ -85,7 +90,8 @@ def test_every_condition_has_the_same_arrays_of_its_size(inference: dict[str, np
                   if k.startswith(f"{name}/")}  # fmt: skip
         trace = shapes.pop("free_energy")
         expected: dict[str, tuple[int, ...]] = {
-            **dict.fromkeys(("damage", "severity", "known", "free_energy_rise"), ()),
+            **dict.fromkeys(("damage", "severity", "known"), ()),
+            **dict.fromkeys(("free_energy_recognized", "free_energy_rise"), ()),
             **dict.fromkeys(("labels", "iterations"), (n,)),
         }
         for how in ("amortised", "inferred"):
@@ -110,10 +116,10 @@ def test_the_file_says_its_units_and_where_it_comes_from(finished: Any) -> None:
         origin = dict(file.attrs)
         clean = file["clean"]
         units = {name: clean[name].attrs["unit"] for name in (
-            "free_energy", "free_energy_rise", "iterations", "inferred/mse_level2",
-            "amortised/probabilities",
+            "free_energy", "free_energy_recognized", "free_energy_rise", "iterations",
+            "inferred/mse_level2", "amortised/probabilities",
         )}  # fmt: skip
-    assert list(units.values()) == ["nats", "nats", "iterations", "1/pixel", "1"]
+    assert list(units.values()) == ["nats", "nats", "nats", "iterations", "1/pixel", "1"]
     assert origin["settings"] == text
     assert origin["settings_sha256"] == hashlib.sha256(text.encode()).hexdigest()
     assert (origin["seed"], origin["device"]) == (0, "cpu")
@@ -141,6 +147,118 @@ def test_the_free_energy_never_rises(inference: dict[str, np.ndarray]) -> None:
         assert (np.diff(trace) <= 1e-9 * np.abs(trace[1:])).all()
         assert trace[-1] < trace[0]
         assert inference[f"{name}/free_energy_rise"] <= 0
+
+
+@pytest.fixture
+def energy(finished: Any, trained_model: HierarchicalModel) -> FreeEnergy:
+    specification = trained_model.specification
+    return read_calibration(finished.path("calibration"), specification).free_energy(trained_model)
+
+
+def test_the_free_energy_at_recognition_is_the_mean_of_that_of_the_damaged_images(
+    inference: dict[str, np.ndarray], energy: FreeEnergy, images: Path
+) -> None:
+    """Of the pixels that are known, all with the precisions of the calibration."""
+    x, _ = load_images(images, "test", N_IMAGES).batch(torch.arange(N_IMAGES))
+    for name, kind, severity in (
+        ("clean", "gaussian", 0.0),
+        ("half_occlusion_0.5_known", "half_occlusion", 0.5),
+        ("centre_occlusion_8", "centre_occlusion", 8.0),
+    ):
+        n = len(inference[f"{name}/labels"])
+        spoilt = damage(x[:n], (28, 28), kind, severity, torch.Generator())
+        known = spoilt.known if name.endswith("known") else torch.ones_like(spoilt.known)
+        states = energy.model.recognize(spoilt.images)
+        found = energy.evaluate(spoilt.images, energy.precisions[0] * known, states)
+        expected = float(found.free_energy.mean())
+        assert inference[f"{name}/free_energy_recognized"] == pytest.approx(expected, rel=1e-4)
+        begins_there = inference[f"{name}/free_energy"][0] == pytest.approx(expected, rel=1e-4)
+        assert begins_there == (name != "centre_occlusion_8")  # there, pixels lost precision
+
+
+class Relaxations:
+    """What `infer` is asked and finds; `change` is given the number of images before."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        change: Callable[[Relaxation, int], Relaxation] = lambda found, _: found,
+    ) -> None:
+        self.images: list[torch.Tensor] = []
+        self.found: list[Inference] = []
+        plain = execute.infer
+
+        def watched(*arguments: Any, **how: Any) -> Inference:
+            found = plain(*arguments, **how)
+            before = sum(map(len, self.images))
+            self.images.append(arguments[1])
+            self.found.append(replace(found, relaxation=change(found.relaxation, before)))
+            return self.found[-1]
+
+        monkeypatch.setattr(execute, "infer", watched)
+
+
+RISES = [
+    execute.Condition("clean", 0.0, False, 20),
+    execute.Condition("half_occlusion", 0.5, True, 20),
+    execute.Condition("gaussian", 0.3, False, 20),  # pixels lose precision
+]
+
+
+@pytest.mark.parametrize("condition", RISES, ids=[condition.name for condition in RISES])
+def test_the_largest_rise_is_over_the_last_relaxation_of_any_image(
+    condition: execute.Condition,
+    finished: Any,
+    energy: FreeEnergy,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execute, "AT_A_TIME", 8)  # 8, 8 and 4 images
+    seen = Relaxations(monkeypatch)
+    labelled, settings = load_images(images, "test", 20), finished.settings.execution
+    found = execute.run_condition(
+        energy.model, energy, labelled, condition, settings, torch.Generator().manual_seed(0)
+    )
+    assert [len(each.precision) for each in seen.found] == [8, 8, 4]
+    traces = [each.relaxation.trace for each in seen.found]
+    expected = max(float((trace[-1] - trace[0]).max()) for trace in traces)
+    assert expected < 0
+    # both are differences of some hundreds of nats, one of them in single precision
+    assert float(found["free_energy_rise"]) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("condition", RISES, ids=[condition.name for condition in RISES])
+@pytest.mark.parametrize("image", [13, 19])
+def test_a_move_that_raises_the_free_energy_of_one_image_is_reported(
+    condition: execute.Condition,
+    image: int,
+    finished: Any,
+    energy: FreeEnergy,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though the trace says that it fell."""
+    monkeypatch.setattr(execute, "AT_A_TIME", 8)
+
+    def raised(found: Relaxation, before: int) -> Relaxation:
+        states = [state.clone() for state in found.states]
+        if before <= image < before + len(states[0]):
+            states[-1][image - before] += 30.0
+        return replace(found, states=states)
+
+    seen = Relaxations(monkeypatch, raised)
+    labelled, settings = load_images(images, "test", 20), finished.settings.execution
+    found = execute.run_condition(
+        energy.model, energy, labelled, condition, settings, torch.Generator().manual_seed(0)
+    )
+    number, at = divmod(image, 8)
+    odd = seen.found[number]
+    trace = odd.relaxation.trace[:, at]
+    assert float(trace.diff(dim=0).max()) <= 0
+    end = energy.evaluate(seen.images[number], odd.precision, odd.states).free_energy[at]
+    expected = float(end - trace[0])
+    assert expected > 10
+    assert float(found["free_energy_rise"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_is_amortised_is_one_pass_of_recognition(
@@ -296,6 +414,12 @@ def test_starts_at_the_classes_find_lower_free_energies(
     half = "half_occlusion_0.5_known/free_energy"
     assert found[half][-1] < inference[half][-1]
     assert found["half_occlusion_0.5_known/free_energy_rise"] <= 0
+    # recognition comes before the search among starts, whose iterations count
+    assert found[half][0] < found[f"{half}_recognized"]
+    assert found["clean/free_energy"][0] == pytest.approx(found["clean/free_energy_recognized"])
+    assert (found["clean/iterations"] <= MAX_ITERATIONS).all()
+    screened = found["half_occlusion_0.5_known/iterations"] - 40
+    assert ((screened >= 1) & (screened <= MAX_ITERATIONS)).all()
 
 
 # --- calibration --------------------------------------------------------------------------------
@@ -361,6 +485,8 @@ def test_a_calibration_of_another_network_is_one_sentence(
     for name, array in (
         ("precision_level1", arrays["precision_level1"][:-1]),
         ("means_level2", arrays["means_level2"][:, :-1]),
+        ("whitening_level0", arrays["whitening_level0"][:, :-1]),
+        ("preconditioner", arrays["preconditioner"][:, :-1]),
     ):
         path = tmp_path / f"{name}.h5"
         units = dict.fromkeys(arrays, "1")
@@ -369,7 +495,7 @@ def test_a_calibration_of_another_network_is_one_sentence(
         assert str(path) in sentence
         assert name in sentence
     sentence = refusal(beside(finished, new_run), stage, calibration=finished.path("matrices"))
-    assert "holds no preconditioner" in sentence
+    assert f"{finished.path('matrices')} holds no log_weights_level0" in sentence
 
 
 def test_a_single_iteration_is_enough(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,35 @@ def test_an_image_of_which_nothing_is_known_is_explained_by_the_levels_above() -
     assert bool(found.isfinite().all())
 
 
+@WEIGHTS
+@ALL
+def test_in_double_precision_it_is_the_same_within_rounding(
+    activation: str, weights: tuple[float, ...]
+) -> None:
+    single = free_energy_of(random_model(1, (activation,) * 3).float(), weights)
+    single.mixtures = [
+        Mixture(m.log_weights.float(), m.means.float(), m.whitening.float())
+        for m in single.mixtures
+    ]
+    single.preconditioner = single.preconditioner.float()
+    x, precision, states = random_input(single)
+    in_single = [x.float(), precision.float(), [state.float() for state in states]]
+    rounded = [in_single[0].double(), in_single[1].double(), [s.double() for s in in_single[2]]]
+    before = single.evaluate(*in_single).free_energy
+    double = single.in_double()
+    found = double.evaluate(*rounded).free_energy
+    assert found.dtype == double.preconditioner.dtype == torch.float64
+    # rounded weights of a mixture do not quite sum to one
+    torch.testing.assert_close(found, defined(double, *rounded))
+    torch.testing.assert_close(found.float(), before, rtol=2e-5, atol=2e-5)
+    assert not torch.equal(found, before.double())
+    assert double.factor_weights == weights
+    torch.testing.assert_close(double.preconditioner.float(), single.preconditioner)
+    # what was asked stays as it was
+    assert all(p.dtype == torch.float32 for p in single.model.parameters())
+    assert torch.equal(single.evaluate(*in_single).free_energy, before)
+
+
 # --- the linear Gaussian case -------------------------------------------------------------------
 
 

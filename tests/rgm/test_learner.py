@@ -15,6 +15,7 @@ from strata.rgm.config import LossSettings, RGMTraining
 from strata.rgm.learner import ACTIVE_STD, ImageLearner, LabelledImages, first_of_each_class
 from strata.rgm.losses import COMPONENTS
 from strata.rgm.model import HierarchicalModel, prediction_errors
+from strata.rgm.normalization import symmetric_coupling
 
 NewModel = Callable[..., HierarchicalModel]
 NewImages = Callable[..., LabelledImages]
@@ -306,6 +307,67 @@ def test_all_that_is_recorded_has_a_unit(new_learner: Callable[..., ImageLearner
     assert recorded - {"loss"} == set(learner.units)
     assert learner.units["mse_level2"] == "1/pixel"
     assert learner.units["epoch"] == "epochs"
+
+
+@pytest.mark.parametrize("look", ["evaluate", "snapshot"])
+def test_looking_on_changes_nothing_of_the_training(
+    look: str, new_learner: Callable[..., ImageLearner]
+) -> None:
+    """Couplings above their bound, so that the training depends on its estimate of their norm."""
+
+    def trained(*, looked_on: bool) -> dict[str, Tensor]:
+        learner = new_learner(std_lateral=1.0)
+        model = learner.module
+        for D in model.D:
+            assert float(torch.linalg.matrix_norm(symmetric_coupling(D.detach()), 2)) > 0.9
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        for step in range(PER_EPOCH + 2):
+            if looked_on:
+                before = {name: value.clone() for name, value in model.state_dict().items()}
+                getattr(learner, look)()
+                assert model.training
+                for name, value in model.state_dict().items():
+                    assert torch.equal(value, before[name]), name
+            value, _ = learner.training_step(step)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    plain, looked_on = trained(looked_on=False), trained(looked_on=True)
+    assert {"normalizers.0.vector", "D.0", "precision_level0"} <= set(plain)
+    for name, value in plain.items():
+        assert torch.equal(value, looked_on[name]), name
+
+
+@pytest.mark.parametrize("look", ["evaluate", "snapshot"])
+def test_what_is_looked_at_is_the_network_as_it_is_used(
+    look: str, new_learner: Callable[..., ImageLearner]
+) -> None:
+    """In evaluation mode, whose couplings do not depend on the training before."""
+    first, second = (new_learner(std_lateral=1.0) for _ in range(2))
+    for normalizer in second.module.normalizers:
+        normalizer.vector.copy_(
+            normalizer.vector.flip(0) * torch.linspace(-1, 1, len(normalizer.vector))
+        )
+    found, again = (getattr(learner, look)() for learner in (first, second))
+    for name, value in found.items():
+        assert torch.equal(value, again[name]), name
+
+
+def test_a_failed_evaluation_leaves_the_network_in_training_mode(
+    new_learner: Callable[..., ImageLearner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = new_learner()
+
+    def failing(*_: Any) -> None:
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(learner_module, "up_and_down", failing)
+    with pytest.raises(RuntimeError, match="no memory left"):
+        learner.evaluate()
+    assert learner.module.training
+    assert torch.is_grad_enabled()
 
 
 # --- collapse -----------------------------------------------------------------------------------

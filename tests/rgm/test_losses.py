@@ -248,6 +248,30 @@ def test_sparse_states_have_a_small_sparsity(model: HierarchicalModel) -> None:
     assert found == pytest.approx([2.0, 7**-0.5 + 5**-0.5])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("silent", [(0,), (1,), (0, 1)], ids=str)
+def test_states_that_are_all_zero_have_a_finite_loss_and_gradient(
+    model: HierarchicalModel, silent: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    model = model.to(dtype)
+    with torch.no_grad():
+        for level in silent:
+            model.A[level].zero_()
+            model.a[level].zero_()
+    x, labels = images()
+    outcome = up_and_down(model, x.to(dtype))
+    assert not any(bool(outcome.states[level].any()) for level in silent)
+    found = loss_components(model, x.to(dtype), labels, outcome, BELOW)
+    assert all(bool(component.isfinite()) for component in found.values())
+    states = [s.detach() for s in outcome.states[:2]]
+    expected = [s.abs().mean() / s.square().mean().sqrt() for s in states if s.any()]
+    assert found["sparsity"].item() == pytest.approx(float(sum(expected)), rel=1e-5)
+    torch.stack(list(found.values())).sum().backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.isfinite().all())
+
+
 # --- precisions ---------------------------------------------------------------------------------
 
 

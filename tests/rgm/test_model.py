@@ -187,6 +187,22 @@ def test_matrices_are_normalized_as_specified(matrices: dict[str, Tensor]) -> No
         assert float(torch.linalg.matrix_norm(network.generation(level), 2)) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("mode", ["column", "spectral"])
+def test_prototypes_are_normalized_as_specified(mode: str, matrices: dict[str, Tensor]) -> None:
+    """The class that a state is given to is that of the nearest normalized prototype."""
+    specified = specification()
+    modes = replace(specified.normalization, factor=Normalization(mode))
+    network = HierarchicalModel(replace(specified, normalization=modes), matrices).double()
+    network.requires_grad_(False)
+    M = matrices["M_level2"].numpy()
+    M = M / np.linalg.norm(M, axis=0) if mode == "column" else M / np.linalg.norm(M, 2)
+    top = torch.randn(6, STATES[-1], generator=generator(), dtype=torch.float64)
+    distance = top.numpy()[:, :, None] - M  # image, state, category
+    expected = special.log_softmax(-0.5 * (distance**2).sum(1), axis=1)
+    found = torch.log_softmax(network.class_logits(top), 1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+
+
 def test_the_lateral_bound_is_that_of_the_specification(matrices: dict[str, Tensor]) -> None:
     specified = specification()
     rule = replace(specified.message_passing, lateral_bound=0.3)

@@ -236,7 +236,7 @@ def test_rows_carry_their_epoch_and_their_error() -> None:
     images = np.zeros((10, SIDE, SIDE))
     rebuilt = np.stack([np.full_like(images, 0.5), np.full_like(images, 0.1)])
     panel = training_reconstructions(images, rebuilt, np.array([0.0, 12.5])).axes[0]
-    assert {"image", "epoch 0", "epoch 12.5", "0.2500", "0.0100"} <= set(texts(panel))
+    assert {"image", "first step", "epoch 12.5", "0.2500", "0.0100"} <= set(texts(panel))
     tiles = np.asarray(panel.images[0].get_array()).reshape(3, SIDE + 2, 10, SIDE + 2)
     np.testing.assert_array_equal(tiles[1:, 1:-1, :, 1:-1].transpose(0, 2, 1, 3), rebuilt)
 

@@ -48,6 +48,7 @@ def inference() -> dict[str, Any]:
             "labels": labels,
             "free_energy": course.astype(np.float32),
             "iterations": random.integers(5, ITERATIONS + 1, N),
+            "free_energy_recognized": np.float64(course[0] + 20),
             "free_energy_rise": np.float32(0.0),
         }
         for way, sharpness in zip(WAYS, (5.0, 3.0), strict=True):

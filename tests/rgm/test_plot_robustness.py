@@ -61,6 +61,7 @@ def inference() -> dict[str, Any]:
             "labels": random.integers(0, 10, N).astype(np.uint8),
             "free_energy": np.float32([3.0, 2.0, 1.0]),
             "iterations": random.integers(0, 3, N),
+            "free_energy_recognized": np.float64(4.0),
             "free_energy_rise": np.float32(0.0),
         }
         for way in WAYS:

@@ -2,7 +2,8 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from strata.datasets import read_images
 from strata.randomness import Generators
 from strata.rgm import query
 from strata.rgm.acquisition import ACQUISITIONS
-from strata.rgm.config import ActiveSettings
+from strata.rgm.config import ActiveSettings, RGMTraining
+from strata.rgm.learner import LabelledImages
+from strata.rgm.model import HierarchicalModel
 from strata.rgm.query import STRATEGIES, Codes, accuracy_by_labels, first_labels
 
 NewRun = Callable[..., Any]
 NewImages = Callable[..., Path]
+NewModel = Callable[..., HierarchicalModel]
 CPU = torch.device("cpu")
 CURVES = [f"accuracy/{name}" for name in (*ACQUISITIONS, "diversity")]
 
@@ -148,6 +152,77 @@ def test_the_network_never_sees_a_label_nor_a_test_image(
     pool_again, test_again = codes_of(run, monkeypatch, images=new_images(images=inverted))
     assert torch.equal(pool_again.states, pool.states)
     assert not torch.equal(test_again.states, test.states)
+
+
+# --- how the network learns -----------------------------------------------------------------------
+
+LEARNING = ActiveSettings(n_pool=500, n_labels=30, n_epochs=3, learning_rate=0.02)
+OF_THE_RUN = {"batch_size": 30, "n_epochs": 50, "learning_rate": 0.5}
+
+
+def learned(
+    model: HierarchicalModel,
+    pool: LabelledImages,
+    changes: Mapping[str, Any],
+    active: ActiveSettings = LEARNING,
+) -> dict[str, Tensor]:
+    """Return the network after it was trained without labels; `changes` are those of the run."""
+    training = RGMTraining.model_validate({**OF_THE_RUN, **changes})
+    query.learn_without_labels(model, pool, training, active, Generators(0, CPU))
+    return model.state_dict()
+
+
+@pytest.mark.parametrize(("changes", "alike"), [
+    ({"n_epochs": 7, "learning_rate": 0.3, "loss": {"classification": 5.0}}, True),
+    ({"log_interval": 7, "scheduler": {"type": "constant"}}, True),
+    ({"batch_size": 25}, False),
+    ({"loss": {"sparsity": 0.5}}, False),
+    ({"loss": {"reconstruction_below": 0.0}}, False),
+    ({"optimizer": {"weight_decay": 0.1}}, False),
+    ({"optimizer": {"betas": [0.5, 0.9]}}, False),
+    ({"gradient_clip": 1e-4}, False),
+    ({"gradient_clip": None}, False),
+])  # fmt: skip
+def test_the_network_learns_as_the_run_does_but_without_classes(
+    changes: dict[str, Any], alike: bool, new_model: NewModel, new_images_of_8: Any
+) -> None:
+    """Epochs, rate and schedule are its own; a weight of the classes has no part in it."""
+    pool = new_images_of_8(100)
+    plain = learned(new_model(), pool, {"gradient_clip": 1e-3})
+    other = learned(new_model(), pool, {"gradient_clip": 1e-3, **changes})
+    assert torch.equal(plain["A.0"], other["A.0"]) == alike
+    if alike:
+        assert all(torch.equal(value, other[name]) for name, value in plain.items())
+
+
+def test_nothing_teaches_it_the_classes(new_model: NewModel, new_images_of_8: Any) -> None:
+    start = new_model().state_dict()
+    settings = {"loss": {"classification": 5.0}, "optimizer": {"weight_decay": 0.0}}
+    found = learned(new_model(), new_images_of_8(100), settings)
+    for name in ("prototypes", "class_log_precision", "class_log_prior"):
+        assert torch.equal(found[name], start[name]), name
+    for name in ("A.0", "B.2", "D.1", "precision_level0"):
+        assert not torch.equal(found[name], start[name]), name
+
+
+def test_its_learning_rate_falls_to_zero_as_a_cosine(
+    new_model: NewModel, new_images_of_8: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, *arguments: Any) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*arguments)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    learned(new_model(), new_images_of_8(100), {})
+    n = 3 * (100 // 30)
+    expected = [0.02 * (1 + math.cos(math.pi * step / n)) / 2 for step in range(n)]
+    assert rates == pytest.approx(expected, rel=1e-6)
+
+
+# --- labels -------------------------------------------------------------------------------------
 
 
 def clusters(n: int, seed: int) -> Codes:

@@ -236,7 +236,7 @@ def test_it_ends_when_no_image_falls_by_more_than_the_tolerance(
     assert 1 < len(found.trace) < 501
     assert not falls[-1].any()
     assert bool((found.iterations >= falls.sum(0)).all())
-    assert bool((found.iterations < len(found.trace)).all())
+    assert int(found.iterations.max()) == len(found.trace) - 1
 
 
 def test_the_tolerance_is_relative_to_the_free_energy() -> None:
@@ -272,6 +272,63 @@ def test_the_images_of_a_batch_relax_on_their_own() -> None:
         alone = relax(energy, x[one], precision[one], own, RULE, iterations=8)
         n = len(alone.trace)
         torch.testing.assert_close(alone.trace[:, 0], together.trace[:n, i])
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
+def test_where_an_image_rests_does_not_depend_on_the_others_in_its_batch(tolerance: float) -> None:
+    energy = random_energy(4, weights=(0.3, 0.0, 1.0))
+    x, precision, states = random_input(energy, n=8, spread=2.0)
+    rule = replace(RULE, tolerance=tolerance, max_iterations=300)
+    together = relax(energy, x, precision, states, rule)
+    assert len(together.iterations.unique()) > 2
+    for i in range(len(x)):
+        one = slice(i, i + 1)
+        alone = relax(energy, x[one], precision[one], [state[one] for state in states], rule)
+        n = int(together.iterations[i])
+        assert alone.iterations.tolist() == [n] == [len(alone.trace) - 1]
+        torch.testing.assert_close(alone.trace[:, 0], together.trace[: n + 1, i])
+        for own, shared in zip(alone.states, together.states, strict=True):
+            torch.testing.assert_close(own, shared[one], rtol=1e-7, atol=1e-9)
+        for part in ("weighted_errors", "slopes", "log_joint"):
+            for own, shared in zip(
+                getattr(alone.evaluation, part), getattr(together.evaluation, part), strict=True
+            ):
+                at_image = shared[one] if shared.ndim == 2 else shared
+                torch.testing.assert_close(own, at_image, rtol=1e-7, atol=1e-9)
+
+
+def test_an_image_at_rest_is_one_whose_moves_were_made_and_whose_fall_is_small() -> None:
+    energy = random_energy(4)
+    x, precision, states = random_input(energy, n=8, spread=2.0)
+    rule = replace(RULE, tolerance=1e-3, max_iterations=300)
+    trace = (found := relax(energy, x, precision, states, rule)).trace
+    for i, n in enumerate(found.iterations.tolist()):
+        assert float(trace[n - 1, i] - trace[n, i]) <= 1e-3 * abs(float(trace[n, i]))
+        assert bool((trace[n:, i] == trace[n, i]).all())
+    last = torch.arange(len(trace)).unsqueeze(1) == found.iterations
+    assert int((last.sum(1) > 0).sum()) > 2  # images rest at different times
+
+
+def test_a_refused_move_is_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first step that is too long for the second image leaves it where it is, to go on later."""
+    energy = random_energy(1)
+    x, precision, states = random_input(energy, n=2)
+
+    def too_long_for_the_second(energy: FreeEnergy, bounds: list[Tensor]) -> Any:
+        def propose(at: list[Tensor], evaluation: Any, scale: Tensor) -> list[Tensor]:
+            steps = zip(at, bounds, energy.messages(at, evaluation), strict=True)
+            lengths = scale * torch.tensor([[1.0], [1e4]])
+            return [s + lengths * bound * message for s, bound, message in steps]
+
+        return propose
+
+    monkeypatch.setattr(relaxation, "_local_move", too_long_for_the_second)
+    monkeypatch.setattr(relaxation, "_collective_move", lambda energy: lambda at, *_: list(at))
+    rule = replace(RULE, tolerance=1e-3, max_iterations=200)
+    found = relax(energy, x, precision, states, rule)
+    assert bool((found.trace[1:5, 1] == found.trace[0, 1]).all())
+    assert int(found.iterations[1]) > 5
+    assert float(found.trace[-1, 1]) < float(found.trace[0, 1])
 
 
 # --- the collective move ------------------------------------------------------------------------

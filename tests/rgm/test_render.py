@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from strata.artifacts import read_h5
 from strata.datasets import read_images
+from strata.rgm.inputs import build_model
 from strata.rgm.parameters import INITIALIZATIONS
 from strata.rgm.specification import read_specification
 
@@ -95,9 +97,10 @@ def test_a_parameter_that_changes_nothing_is_told(
 # --- how matrices start -------------------------------------------------------------------------
 
 
-def test_precisions_and_biases_start_as_specified(new_run: NewRun) -> None:
-    arrays = rendered(new_run(parameters={"precision_initial": 2.5}))
-    assert (arrays["b_level0"] == -2.0).all()
+@pytest.mark.parametrize("pixel_bias", [-2.0, 0.75])
+def test_precisions_and_biases_start_as_specified(pixel_bias: float, new_run: NewRun) -> None:
+    arrays = rendered(new_run(parameters={"precision_initial": 2.5, "pixel_bias": pixel_bias}))
+    assert (arrays["b_level0"] == pixel_bias).all()
     for level in range(3):
         assert (arrays[f"pi_level{level}"] == 2.5).all()
         assert (arrays[f"a_level{level}"] == 0.0).all()
@@ -167,11 +170,25 @@ def logistic(v: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-v))
 
 
+def couplings(D: np.ndarray) -> np.ndarray:
+    """C of a lateral matrix by its definition."""
+    S = (D + D.T) / 2
+    np.fill_diagonal(S, 0)
+    return np.eye(len(S)) + 0.9 * S / max(0.9, np.linalg.norm(S, 2))
+
+
+@pytest.mark.parametrize("normalization", ["none", "frobenius"])
 def test_svd_is_made_of_the_images_of_the_run(
-    new_run: NewRun, new_images: NewImages, images: Path
+    normalization: str, new_run: NewRun, new_images: NewImages, images: Path
 ) -> None:
-    """Principal components of the training images, then of what the level below makes of them."""
-    parameters = {"initialization_recognition": "svd", "activation_level0": "tanh"}
+    """Principal components of the training images, then of what the level below makes of them.
+
+    That is what the network itself makes of them: by A as normalized, C and the activation.
+    """
+    parameters = {
+        "initialization_recognition": "svd", "activation_level0": "tanh", "std_lateral": 0.2,
+        "normalization_recognition": normalization,
+    }  # fmt: skip
     run = new_run(parameters=parameters)
     arrays = rendered(run)
     pixels, _ = read_images(images).part("train")
@@ -194,7 +211,8 @@ def test_svd_is_made_of_the_images_of_the_run(
         else:
             np.testing.assert_allclose(B, A.T, atol=1e-6)
             np.testing.assert_allclose(b, mean, atol=1e-4)
-        inputs = np.tanh(inputs @ A.T + a)
+        used = A / np.linalg.norm(A) if normalization == "frobenius" else A
+        inputs = np.tanh((inputs @ used.T + a) @ couplings(arrays[f"D_level{level}"]))
 
     held = read_images(images)
     of_run = np.flatnonzero(held.split == 0)[: run.settings.data.n_train]
@@ -218,27 +236,163 @@ def test_generation_by_its_own_method_goes_with_svd(new_run: NewRun) -> None:
         check_random("orthogonal", arrays[f"B_level{level}"])
 
 
+# --- initial values that the specification states -----------------------------------------------
+
+
+def stating(run: Any, **values: np.ndarray) -> Any:
+    """Add initial values to the last source of a run, and return the run."""
+    path = run.sources[-1]
+    lines = []
+    for name, value in values.items():
+        rows = [",".join(map(str, row)) for row in np.atleast_2d(value).tolist()]
+        inside = rows[0] if np.ndim(value) == 1 else ",".join(f"({row})" for row in rows)
+        lines.append(f"{name}={{{inside}}}\n")
+    header = "## InitialParameterization\n"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(header) == 1
+    path.write_text(text.replace(header, header + "".join(lines)), encoding="utf-8")
+    return run
+
+
+def stated_level() -> dict[str, np.ndarray]:
+    """Return everything of level 1, as no method would give it."""
+    inputs, states, categories = SIZES[1]
+    draws = np.random.default_rng(3)
+    shapes = {
+        "A": (states, inputs), "B": (inputs, states), "D": (states, states),
+        "M": (states, categories), "a": (states,), "b": (inputs,), "pi": (inputs,),
+    }  # fmt: skip
+    values = {f"{letter}_level1": draws.uniform(0.1, 9, shape) for letter, shape in shapes.items()}
+    return {name: value.astype(np.float32) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("method", ["orthogonal", "svd"])
+def test_stated_values_stand_in_the_place_of_what_a_method_gives(
+    method: str, new_run: NewRun
+) -> None:
+    parameters = {"initialization_recognition": method}
+    plain = rendered(new_run(parameters=parameters))
+    run = stating(new_run("stating", parameters=parameters), **stated_level())
+    arrays = rendered(run)
+    for name, value in stated_level().items():
+        np.testing.assert_array_equal(arrays[name], value)
+    below = [name for name in plain if name.endswith("_level0")]
+    alike = {name for name in plain if np.array_equal(plain[name], arrays[name])}
+    assert {*below, "D_level2", "M_level2", "pi_level2", "a_level2"} - alike == (
+        {"a_level2"} if method == "svd" else set()
+    ), "nothing else changes but what is made of it"
+    resolved = type(run)(
+        new_run("again", parameters=parameters).folder, run.images, (run.path("specification"),)
+    )
+    resolved.run("render")
+    assert resolved.path("matrices").read_bytes() == run.path("matrices").read_bytes()
+
+
+@pytest.mark.parametrize("name", stated_level())
+def test_one_stated_value_leaves_the_others_alone(name: str, new_run: NewRun) -> None:
+    plain = rendered(new_run())
+    arrays = rendered(stating(new_run("stating"), **{name: stated_level()[name]}))
+    changed = {name for name in plain if not np.array_equal(plain[name], arrays[name])}
+    assert changed == ({name, "B_level1"} if name == "A_level1" else {name})
+    np.testing.assert_array_equal(arrays[name], stated_level()[name])
+    if name == "A_level1":
+        np.testing.assert_array_equal(arrays["B_level1"], arrays["A_level1"].T)
+
+
+def test_the_network_starts_from_stated_values(new_run: NewRun) -> None:
+    run = stating(new_run(), **stated_level())
+    run.run("render")
+    model = build_model(run.path("specification"), run.path("matrices"))
+    for letter in "ABDab":
+        found = getattr(model, letter)[1].detach().numpy()
+        np.testing.assert_array_equal(found, stated_level()[f"{letter}_level1"])
+    np.testing.assert_array_equal(model.precisions[1].numpy(), stated_level()["pi_level1"])
+
+
+def test_free_energy_and_time_start_as_the_format_wants_and_nowhere_else(new_run: NewRun) -> None:
+    run = stating(new_run(), F=np.array([3.0]), t=np.array([2]))
+    assert rendered(run)["A_level0"].any()
+    plain = new_run("plain")
+    plain.run("render")
+    assert run.path("matrices").read_bytes() == plain.path("matrices").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "n"), [
+    ("x", 784), ("s_level2", 4), ("f_level2", 10), ("e_level1", 12), ("q_level1", 1),
+])  # fmt: skip
+def test_an_initial_value_of_anything_else_is_refused_where_it_stands(
+    name: str, n: int, new_run: NewRun, refusal: Refusal
+) -> None:
+    run = stating(new_run(), **{name: np.full(n, 0.5)})
+    sentence = refusal(run, "render")
+    text = run.sources[-1].read_text(encoding="utf-8")
+    line = text[: text.index(f"\n{name}={{")].count("\n") + 2
+    assert f"{run.sources[-1]}, line {line}: {name} starts from nothing" in sentence
+    assert "A, B, D, M, a, b and pi of a level" in sentence
+
+
+def test_a_stated_precision_lies_within_its_bounds(new_run: NewRun, refusal: Refusal) -> None:
+    bounds = {"precision_minimum": 0.1, "precision_maximum": 7.3, "precision_initial": 1.0}
+    pi = np.array([0.1, 7.3, 1.0, 2.0, 3.0, 4.0], np.float32)
+    run = stating(new_run(parameters=bounds), pi_level2=pi)
+    np.testing.assert_array_equal(rendered(run)["pi_level2"], pi)
+    for outside in (0.0999, 7.31):
+        other = new_run(f"run {outside}", parameters=bounds)
+        sentence = refusal(stating(other, pi_level2=np.array([outside, *pi[1:]])), "render")
+        assert f"{other.sources[-1]}, line " in sentence
+        assert "pi_level2 must lie between precision_minimum = 0.1 and " in sentence
+        assert "precision_maximum = 7.3." in sentence
+
+
+# --- what is said -------------------------------------------------------------------------------
+
+
+def test_every_matrix_is_reported_with_its_statistics(
+    new_run: NewRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = rendered(new_run())
+    number = r"([-+.e0-9]+)"
+    form = re.compile(
+        rf"(\w+): (\d+) x (\d+), mean {number}, std {number}, rank (\d+), "
+        rf"largest singular value {number}, condition {number}"
+    )
+    found = [form.fullmatch(line) for line in capsys.readouterr().out.splitlines()]
+    reported = {match[1]: [float(part) for part in match.groups()[1:]] for match in found if match}
+    assert set(reported) == {name for name in arrays if name[0] in "ABDM"}
+    for name, numbers in reported.items():
+        matrix = arrays[name].astype(np.float64)
+        values = np.linalg.svd(matrix, compute_uv=False)
+        expected = [
+            *matrix.shape, matrix.mean(), matrix.std(), len(values), values[0],
+            values[0] / values[-1],
+        ]  # fmt: skip
+        assert numbers == pytest.approx(expected, rel=0.006)
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("parameters", "words"), [
-    ({"image_width": 27, "n_input": 756}, ["28 x 27 pixels and 10 classes", "28 x 28 and 10"]),
-    ({"num_classes": 9, "n_factor2": 9}, ["28 x 28 pixels and 9 classes", "28 x 28 and 10"]),
+    ({"image_width": 27, "n_input": 756}, "28 x 27 pixels and 10 classes"),
+    ({"num_classes": 9, "n_factor2": 9}, "28 x 28 pixels and 9 classes"),
 ])  # fmt: skip
 def test_a_specification_of_other_images_is_one_sentence(
-    parameters: dict[str, int], words: list[str], new_run: NewRun, refusal: Refusal
+    parameters: dict[str, int], words: str, new_run: NewRun, refusal: Refusal
 ) -> None:
-    sentence = refusal(new_run(parameters=parameters), "render")
-    for word in words:
-        assert word in sentence
+    run = new_run(parameters=parameters)
+    files = " and ".join(map(str, run.sources))
+    sentence = refusal(run, "render")
+    assert f"{files}: the specification is of {words}; {run.images} has 28 x 28 and 10." in sentence
 
 
-def test_images_of_fewer_classes_are_one_sentence(
-    new_run: NewRun, new_images: NewImages, images: Path, refusal: Refusal
+def test_a_class_without_an_image_is_still_a_class(
+    new_run: NewRun, new_images: NewImages, images: Path
 ) -> None:
     labels = read_images(images).labels.clip(max=8)
-    sentence = refusal(new_run(), "render", images=new_images(labels=labels))
-    assert "10 classes; the images have 28 x 28 and 9" in sentence
+    plain, run = new_run("plain"), new_run()
+    plain.run("render")
+    run.run("render", images=new_images(labels=labels))
+    assert run.path("matrices").read_bytes() == plain.path("matrices").read_bytes()
 
 
 @pytest.mark.parametrize(("parameters", "words"), [

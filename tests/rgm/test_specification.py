@@ -1,7 +1,8 @@
 """The model's specification: what the shipped files say, what does not fit and where, mutations.
 
 Every number of the shipped files is changed in turn and must change the model; every dimension of
-the merged document is changed in turn and must be refused by the name of a variable.
+the merged document is changed in turn and must be refused by the name of a variable; every edge of
+the merged document is taken away, turned round and renamed, and must be asked for.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import pytest
 from strata.errors import UserError
 from strata.rgm.document import notation_warnings
 from strata.rgm.notation import SECTIONS, parse_notation
+from strata.rgm.parameters import MAX_LEVELS
 from strata.rgm.specification import (
     Initialization,
     Level,
@@ -92,8 +94,7 @@ def test_a_shipped_file_is_strict_notation_without_a_warning(path: Path) -> None
     declared = [line.partition("[")[0] for line in declarations]
     assert len(set(declared)) == len(declared)
     size = rf"([1-9][0-9]*|{NAME})"
-    options = r",type=(float|int|bool)(,default=(uniform|zeros|ones|eye|random))?"
-    form = rf"{NAME}\[{size}(,{size})*{options}\](  # .*)?"
+    form = rf"{NAME}\[{size}(,{size})*,type=(float|int|bool)\](  # .*)?"
     assert all(re.fullmatch(form, line) for line in declarations)
     edges = bodies["Connections"].strip().splitlines()
     assert all(re.fullmatch(rf"{NAME}[>-]{NAME}(:[A-Za-z0-9_]+)?", edge) for edge in edges)
@@ -136,6 +137,7 @@ def test_the_shipped_model(shipped: Specification) -> None:
             lateral=Normalization("symmetric_pd"),
             factor=Normalization("none"),
         ),
+        pixel_bias=-2.0,
         message_passing=MessagePassing(80, 0.9, 1e-5, 0.9),
         precision=PrecisionRule(1.0, 0.01, 1000.0, 0.01, 1e-5),
         factor_weights=(0.0, 0.0, 1.0),
@@ -242,7 +244,7 @@ def test_every_parameter_changes_the_model(
     old = {k: v for path in SHIPPED for k, v in parameters_of(path).items()}[key]
     if re.fullmatch("[0-9]+", old):
         new = str(int(old) + 1)
-    elif re.match("[0-9]", old):
+    elif re.match("-?[0-9]", old):
         new = str(0.5 * float(old) + 0.001)
     else:
         new = OTHER["none" if key.startswith("normal") else old] if old in OTHER else "identity"
@@ -276,6 +278,21 @@ def test_a_model_of_two_levels(rewritten: Rewrite) -> None:
     assert model.factor_weights == (0.0, 1.0)
     unused = [line.split(": ")[1].split()[0] for line in model.warnings]
     assert unused == ["n_state2", "n_factor2", "activation_level2", "factor_weight_level2"]
+
+
+def test_a_model_of_as_many_levels_as_there_can_be(rewritten: Rewrite) -> None:
+    further = "".join(
+        f"n_state{i}: 16\nn_factor{i}: 10\nactivation_level{i}: tanh\nfactor_weight_level{i}: 1\n"
+        for i in range(3, MAX_LEVELS)
+    )
+    paths = rewritten(
+        ("rgm_mnist", "num_levels: 3\n", f"num_levels: {MAX_LEVELS}\n{further}"),
+        ("rgm_mnist", "s_level2[n_state2,1,type=float]", "z[1]"),
+        ("rgm_mnist", "f_level2[num_classes,1,type=float]", "y[num_classes,1]"),
+    )
+    model = read_specification(paths)
+    assert [level.n_state for level in model.levels] == [256, 64, *[16] * (MAX_LEVELS - 2)]
+    assert MAX_LEVELS == 9, "a level is one digit"
 
 
 def mutants(text: str) -> list[tuple[str, str]]:
@@ -324,6 +341,134 @@ def test_every_size_of_the_merged_document_is_held_fast_by_a_variable(
         assert variables & set(re.findall(NAME, line.partition(": ")[2]))
 
 
+# --- edges --------------------------------------------------------------------------------------
+
+EDGES = {  # of every level, by label
+    "bottom_up": ("below>A", "A>s", "a>s"),
+    "top_down": ("s>B", "B>below", "b>below"),
+    "lateral": ("s-D",),
+    "factor": ("s-f", "f-M"),
+    "precision": ("pi>e",),
+    "error": ("below>e", "B>e", "e>F"),
+}
+
+
+def expected_edges() -> list[str]:
+    """Return all edges of the network of three levels."""
+
+    def named(name: str, level: int) -> str:
+        below = "x" if level == 0 else f"s_level{level - 1}"
+        return {"below": below, "F": "F"}.get(name, f"{name}_level{level}")
+
+    edges = []
+    for label, of_label in EDGES.items():
+        for edge in of_label:
+            source, sign, target = re.split("([>-])", edge)
+            edges += [f"{named(source, i)}{sign}{named(target, i)}:{label}" for i in range(3)]
+    return edges
+
+
+def merged_text(shipped: Specification) -> tuple[str, str, str]:
+    """Return the merged document cut up: what is before its edges, the edges, what is after."""
+    before, header, rest = write_specification(shipped).partition("## Connections\n")
+    edges, gap, after = rest.partition("\n\n")
+    return before + header, edges, gap + after
+
+
+def findings(path: Path, before: str, edges: str, after: str) -> list[str]:
+    path.write_text(before + edges + after, encoding="utf-8")
+    return complaint([path])
+
+
+def place_of(path: Path, name: str) -> str:
+    """Return where a variable is declared."""
+    return f"{path.name}, line {line_of(path, f'{chr(10)}{name}[') + 1}"
+
+
+def test_the_labelled_edges_are_those_of_the_network(shipped: Specification) -> None:
+    labelled = [str(edge) for edge in shipped.document.connections if edge.label is not None]
+    assert sorted(labelled) == sorted(expected_edges())
+
+
+@pytest.mark.parametrize("edge", expected_edges())
+def test_every_edge_of_the_network_is_asked_for(
+    edge: str, shipped: Specification, tmp_path: Path
+) -> None:
+    path = tmp_path / "merged.gnn"
+    before, edges, after = merged_text(shipped)
+    ends, label = edge.split(":")
+    source, sign, target = re.split("([>-])", ends)
+    assert edges.split("\n").count(edge) == 1
+
+    def changed(new: str) -> list[str]:
+        lines = [new if line == edge else line for line in edges.split("\n")]
+        return findings(path, before, "\n".join(filter(None, lines)), after)
+
+    missing = f"the edge {edge} is missing."
+    assert changed("") == [f"{place_of(path, target)}: {missing}"]
+    assert changed(ends) == [f"{place_of(path, target)}: {missing}"], "without a label: a remark"
+    other = "lateral" if label != "lateral" else "factor"
+    turned = f"{target}{sign}{source}:{label}" if sign == ">" else f"{source}>{target}:{label}"
+    for wrong in (f"{ends}:{other}", f"{ends}:bottomup", turned):
+        first, second = changed(wrong)
+        assert first == f"{place_of(path, target)}: {missing}"
+        here = f"{path.name}, line {line_of(path, chr(10) + wrong + chr(10)) + 1}"
+        assert second == (
+            f"{here}: the edge {wrong} is none that the network can have; an edge without a label "
+            "is a remark."
+        )
+
+
+def test_an_edge_without_direction_may_be_written_either_way(
+    shipped: Specification, tmp_path: Path
+) -> None:
+    path = tmp_path / "merged.gnn"
+    before, edges, after = merged_text(shipped)
+    turned = re.sub(r"^(\w+)-(\w+):", r"\2-\1:", edges, flags=re.MULTILINE)
+    assert turned.count("D_level2-s_level2:lateral") == 1
+    path.write_text(before + turned + after, encoding="utf-8")
+    assert read_specification([path]) == shipped
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        "s_level0>s_level2:bottom_up",  # a shortcut between levels
+        "D_level0>s_level0:lateral",
+        "s_level0-D_level1:lateral",
+        "f_level2>e_level2:error",
+        "pi_level1>e_level0:precision",
+        "x>F:surprise",
+        "s_level2>nowhere:top_down",
+    ],
+)
+def test_a_labelled_edge_that_the_network_cannot_have_is_refused_where_it_stands(
+    edge: str, shipped: Specification, rewritten: Rewrite
+) -> None:
+    stated = ("rgm_mnist", "s_level2-f_level2:factor", f"s_level2-f_level2:factor\n{edge}")
+    paths = rewritten(stated)
+    assert complaint(paths) == [
+        f"rgm_mnist.gnn, line {line_of(paths[3], edge)}: the edge {edge} is none that the network "
+        "can have; an edge without a label is a remark."
+    ]
+    remark = edge.partition(":")[0]
+    assert read_specification(rewritten((*stated[:2], stated[2].replace(edge, remark)))) == shipped
+
+
+def test_an_edge_turned_round_is_named_where_it_should_end_and_where_it_stands(
+    rewritten: Rewrite,
+) -> None:
+    paths = rewritten((LEVEL, "s>B:top_down", "s-B:top_down"))
+    B, edge = line_of(paths[1], "\nB[") + 1, line_of(paths[1], "s-B:top_down")
+    found = complaint(paths)
+    assert len(found) == 6
+    for i in range(3):
+        arrow = f"s_level{i}>B_level{i}:top_down"
+        assert f"rgm_hierarchical_level.gnn, line {B}: the edge {arrow} is missing." in found
+        line = f"rgm_hierarchical_level.gnn, line {edge}: the edge s_level{i}-B_level{i}:top_down "
+        assert any(finding.startswith(line) for finding in found)
+
+
 # --- what does not fit --------------------------------------------------------------------------
 
 LEVEL, MNIST, BASE, PASSING = (NAMES[1], NAMES[3], NAMES[0], NAMES[2])
@@ -353,7 +498,7 @@ MISFITS = {
         3,
     ),
     "level without a precision": (
-        (LEVEL, "pi[n_input,1,type=float,default=ones]  # precision of that error\n", ""),
+        (LEVEL, "pi[n_input,1,type=float]  # precision of that error\n", ""),
         (MNIST, "num_levels"),
         ["num_levels is 3, but pi_level1[256,1] is declared in none of rgm_base.gnn and "],
         3,
@@ -367,31 +512,34 @@ MISFITS = {
     "nothing comes from below": (
         (LEVEL, "A>s:bottom_up\na>s:bottom_up\n", ""),
         (LEVEL, "\ns["),
-        ["no bottom_up edge ends at s_level1; add A_level1>s_level1:bottom_up."],
-        3,
+        [
+            "the edge A_level1>s_level1:bottom_up is missing.",
+            "the edge a_level2>s_level2:bottom_up is missing.",
+        ],
+        6,
     ),
     "nothing goes down": (
-        (LEVEL, "s>B:top_down", "s-B:top_down"),
-        (LEVEL, "\ns["),
-        ["no top_down edge starts at s_level2; add s_level2>B_level2:top_down."],
+        (LEVEL, "s>B:top_down\n", ""),
+        (LEVEL, "\nB["),
+        ["the edge s_level2>B_level2:top_down is missing."],
         3,
     ),
     "state without a factor": (
         (LEVEL, "s-f:factor\n", ""),
-        (LEVEL, "\ns["),
-        ["s_level0 must have the one factor edge s_level0-f_level0:factor; it has none."],
+        (LEVEL, "\nf["),
+        ["the edge s_level0-f_level0:factor is missing."],
         2,
     ),
     "state with two factors": (
         (LEVEL, "s-f:factor", "s-f:factor\ns-M:factor"),
-        (LEVEL, "\ns["),
-        ["s_level0-f_level0:factor; it has edges with M_level0 and f_level0."],
+        (LEVEL, "s-M:factor"),
+        ["the edge s_level0-M_level0:factor is none that the network can have; an edge without"],
         3,
     ),
     "error without an edge from its precision": (
         (LEVEL, "pi>e:precision\n", ""),
         (LEVEL, "\ne["),
-        ["e_level2 must have the one precision pi_level2>e_level2:precision; it has none."],
+        ["the edge pi_level2>e_level2:precision is missing."],
         3,
     ),
     "unknown dimension": (
@@ -487,10 +635,22 @@ MISFITS = {
         ["factor_weight_level2 is 0.5; the factor of the top level sets the scale"],
         1,
     ),
-    "number of levels": (
+    "pixel bias": (
+        (MNIST, "pixel_bias: -2.0", "pixel_bias: dark"),
+        (MNIST, "pixel_bias"),
+        ["pixel_bias: expected a number; got 'dark'."],
+        1,
+    ),
+    "no level": (
         (MNIST, "num_levels: 3", "num_levels: 0"),
         (MNIST, "num_levels"),
-        ["num_levels: expected a whole number from 1 to 16; got 0."],
+        ["num_levels: expected a whole number from 1 to 9; got 0."],
+        1,
+    ),
+    "levels of two digits": (
+        (MNIST, "num_levels: 3", "num_levels: 10"),
+        (MNIST, "num_levels"),
+        ["num_levels: expected a whole number from 1 to 9; got 10."],
         1,
     ),
 }
@@ -550,16 +710,19 @@ def test_a_missing_parameter_is_named_with_what_it_may_be(rewritten: Rewrite) ->
     ]
 
 
+WARNED_OF = ("s_level2>y", "stepsize", "gain_factor", "colour")
+
+
 def test_parameters_that_change_nothing_are_warned_of(
     shipped: Specification, rewritten: Rewrite
 ) -> None:
     paths = rewritten(
-        (MNIST, "num_levels: 3", "num_levels: 3\nstepsize: 0.5\ngain_factor: 2"),
+        (MNIST, "num_levels: 3", "num_levels: 3\nstepsize: 0.5\ngain_factor: 2\ncolour: 3"),
         (MNIST, "s_level2-f_level2:factor", "s_level2-f_level2:factor\ns_level2>y"),
     )
     model = read_specification(paths)
     assert model == shipped
-    lines = [line_of(paths[3], passage) for passage in ("s_level2>y", "stepsize", "gain_factor")]
+    lines = [line_of(paths[3], passage) for passage in WARNED_OF]
     assert list(model.warnings) == [
         f"{paths[3]}, line {line}: {sentence}"
         for line, sentence in zip(
@@ -568,6 +731,7 @@ def test_parameters_that_change_nothing_are_warned_of(
                 "W002: the edge s_level2>y names y, which is not declared.",
                 "stepsize is no known parameter and changes nothing; did you mean step_size?",
                 "gain_factor changes nothing: initialization normal has none.",
+                "colour is no known parameter and changes nothing.",
             ),
             strict=True,
         )

@@ -49,6 +49,7 @@ LEVELS: list[Style] = [
     (COLORS["green"], (0, (5, 1, 1, 1, 1, 1))),
     (COLORS["purple"], ":"),
 ]
+MOST_PLAIN_RANGE = 1e2  # of a log axis with ticks at 1, 2, 5; beyond, powers of ten are enough
 MOST_POINTS = 100  # of a smooth curve
 PCA = "mse/pca_"
 EARLY_FRACTION = 0.1  # of the epochs; what happens before does not set the scale of the accuracy
@@ -174,7 +175,11 @@ def learning_rate_and_gradient(train: Mapping[str, np.ndarray]) -> Figure:
     """Return the figure."""
     figure, (rate, gradient) = stacked_panels([1.6, 1.7], title="steps of the training")
     rate.plot(train["epoch"], train["learning_rate"], color=COLORS["blue"])
-    plain_log_axis(rate)
+    rates = train["learning_rate"]
+    if rates.min() * MOST_PLAIN_RANGE > rates.max():
+        plain_log_axis(rate)
+    else:
+        rate.set_yscale("log")
     rate.set_ylabel("learning rate (1)")
     epochs, norm = train["epoch"], train["gradient_norm"]
     color = COLORS["vermilion"]

@@ -126,7 +126,7 @@ def free_energy(conditions: Sequence[Condition]) -> Figure:
         taken.stairs(share, edges, **style)
     course.set(xlabel="iteration", ylabel="free energy per image (nats)")
     excess.set(xlabel="iteration", ylabel="above the end (nats)", yscale="log")
-    taken.set(xlabel="iterations until rest", ylabel="share of the images", ylim=(0.0, None))
+    taken.set(xlabel="iterations in all", ylabel="share of the images", ylim=(0.0, None))
     for letter, panel in zip("abc", panels, strict=True):
         panel.set_title(f"({letter})", loc="left")
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))

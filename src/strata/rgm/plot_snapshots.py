@@ -23,6 +23,11 @@ def evenly_chosen(n: int, most: int) -> Integer[np.ndarray, " chosen"]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 
+def _in_words(epoch: float) -> str:
+    """Return the epoch, to a tenth; what is less than that is the first step."""
+    return "first step" if epoch < 0.05 else f"epoch {round(epoch, 1):g}"
+
+
 @styled
 def training_reconstructions(
     images: Float[np.ndarray, "shown height width"],
@@ -35,7 +40,7 @@ def training_reconstructions(
         *grid.shape[:2], title="images rebuilt from the highest level during training"
     )
     draw_images(panel, grid)
-    label_rows(panel, ["image", *(f"epoch {epoch:.3g}" for epoch in epochs)])
+    label_rows(panel, ["image", *map(_in_words, epochs)])
     errors = np.square(rebuilt - images).mean(axis=(1, 2, 3))
     label_rows(panel, ["", *(f"{error:.4f}" for error in errors)], "right", "MSE per\npixel")
     label_columns(panel, [str(digit) for digit in range(len(images))], "class")
