@@ -101,6 +101,10 @@ BAD_BLOCKS = {
         "{data: {n_train: 1000}, training: {batch_size: 1001}, active: {n_pool: 500}}",
         ["training.batch_size (1001)", "data.n_train (1000)"],
     ),
+    "no full batch of the pool": (
+        "{data: {n_train: 5000}, training: {batch_size: 1000}, active: {n_pool: 600}}",
+        ["training.batch_size (1000)", "active.n_pool (600)"],
+    ),
     "pool above the training images": (
         "{data: {n_train: 1000}}", ["active.n_pool (5000)", "data.n_train (1000)"],
     ),

@@ -297,6 +297,14 @@ def test_one_stated_value_leaves_the_others_alone(name: str, new_run: NewRun) ->
         np.testing.assert_array_equal(arrays["B_level1"], arrays["A_level1"].T)
 
 
+def test_a_stated_recognition_has_no_part_of_the_svd_that_it_replaces(new_run: NewRun) -> None:
+    run = new_run(parameters={"initialization_recognition": "svd"})
+    arrays = rendered(stating(run, A_level1=stated_level()["A_level1"]))
+    np.testing.assert_array_equal(arrays["B_level1"], arrays["A_level1"].T)
+    assert not arrays["a_level1"].any()
+    assert not arrays["b_level1"].any()
+
+
 def test_the_network_starts_from_stated_values(new_run: NewRun) -> None:
     run = stating(new_run(), **stated_level())
     run.run("render")

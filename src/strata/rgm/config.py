@@ -325,6 +325,11 @@ class RunSettings(config.RunSettings):
             )
         if self.active.n_pool > n_train:
             return f"active.n_pool ({self.active.n_pool}) exceeds data.n_train ({n_train})."
+        if self.training.batch_size > self.active.n_pool:
+            return (
+                f"training.batch_size ({self.training.batch_size}) exceeds active.n_pool "
+                f"({self.active.n_pool}): there would be no full batch of unlabelled images."
+            )
         steps = self.training.n_epochs * self.training.steps_per_epoch(n_train)
         if self.training.log_interval > steps:
             return (

@@ -82,6 +82,8 @@ class FreeEnergy:
             for m in self.mixtures
         ]
         model = copy.deepcopy(self.model).double()
+        for own, kept in zip(model.precisions, self.precisions, strict=True):
+            own.copy_(kept)
         return FreeEnergy(model, doubled, self.factor_weights, self.preconditioner.double())
 
     def log_determinant(

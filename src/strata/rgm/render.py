@@ -50,14 +50,19 @@ def initial_matrices(
         a, b = torch.zeros(level.n_state), torch.zeros(level.n_input)
         if level.index == 0:
             b = torch.full((level.n_input,), specification.pixel_bias)
-        if methods.recognition.method == "svd":
+        stated_A = given.get(f"A_level{level.index}")
+        if methods.recognition.method == "svd" and stated_A is None:
             front = svd_front_end(inputs, level.n_state, generator)
             A, a = front.A, front.a
             front = front.before_sigmoid() if level.index == 0 else front
             B, b = front.B, front.b
+        elif stated_A is not None:
+            if methods.recognition.method != "svd":  # so that later draws are the same
+                _initialized(methods.recognition, shape, generator)
+            A = stated_A
+            B = A.T.clone()
         else:
             A = _initialized(methods.recognition, shape, generator)
-            A = given.get(f"A_level{level.index}", A)
             B = A.T.clone()
         if methods.generation.method != "transpose":
             B = _initialized(methods.generation, shape[::-1], generator)
