@@ -512,14 +512,14 @@ def test_a_bad_gradient_of_a_good_loss_is_noticed(tmp_path: Path) -> None:
 def test_a_run_that_stays_bad_gives_up_after_three_returns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match=r"after 3 returns .* lower training\.lr"):
+    with pytest.raises(UserError, match=r"after 3 returns .* lower the learning rate"):
         descend(tmp_path, lambda step: math.nan if step >= 7 else 1.0)
     assert capsys.readouterr().out.count("back to step 5") == 3
     assert not run_files(tmp_path).model.exists()
 
 
 def test_stopping_at_the_first_bad_number(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not finite by step 10 \(.*\); lower training\.lr"):
+    with pytest.raises(UserError, match=r"not finite by step 10 \(.*\); lower the learning rate"):
         descend(tmp_path, Events({7: "NaN"}), on_nonfinite="stop")
     assert not run_files(tmp_path).model.exists()
 

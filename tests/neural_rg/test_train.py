@@ -87,7 +87,9 @@ def test_training_leaves_a_history_and_a_model_and_nothing_else(trained: Any) ->
     assert {name: shown[name].shape for name in ("proposed", "chain")} == dict.fromkeys(
         ("proposed", "chain"), (16, 3, 4, 4)
     )
-    assert set(train) | set(evaluated) | set(shown) == {"step", "loss", "gradient_norm", *UNITS}
+    assert set(train) | set(evaluated) | set(shown) == {
+        "step", "loss", "gradient_norm", "learning_rate", *UNITS,
+    }  # fmt: skip
     assert train["variational"][-10:].mean() < train["variational"][:10].mean()
 
 
@@ -375,7 +377,7 @@ def test_a_loss_that_overflows_is_one_sentence_and_no_output(
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert complaint.startswith("strata: the loss or its gradient was not finite by step 7")
-    assert "lower training.lr (1e+30)" in complaint
+    assert "lower the learning rate (1e+30)" in complaint
     assert ("again after 3 returns" in complaint) == (on_nonfinite == "step_back")
     assert run.names() == {"checkpoint.pt", "history.live.h5"}
 
