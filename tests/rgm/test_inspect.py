@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from strata.artifacts import read_h5
+from strata.rgm.config import ACTIVE_STD
 from strata.rgm.inputs import load_images
 from strata.rgm.inspect import IMAGES_FOR_JACOBIANS, projected
-from strata.rgm.learner import ACTIVE_STD
 from strata.rgm.model import HierarchicalModel, prediction_errors
 
 N, N_PROJECTED = 110, 50

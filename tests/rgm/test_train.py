@@ -18,8 +18,9 @@ from strata.artifacts import read_h5
 from strata.checkpoints import load_tensors
 from strata.datasets import read_images
 from strata.history import read_history
+from strata.rgm.config import ACTIVE_STD
 from strata.rgm.inputs import load_images, load_model
-from strata.rgm.learner import ACTIVE_STD, ImageLearner
+from strata.rgm.learner import ImageLearner
 from strata.rgm.losses import COMPONENTS, up_and_down
 
 NewRun = Callable[..., Any]

@@ -20,6 +20,8 @@ GNN_FILES = tuple(
 N_TRAINING, N_VALIDATION, N_TEST = 54000, 6000, 10000
 """Images of a dataset: the official training set without and the validation set, the test set."""
 N_CLASSES = 10
+ACTIVE_STD = 0.01
+"""A unit is active if its values over images have at least this standard deviation."""
 
 
 class DataSettings(Settings):

@@ -66,6 +66,11 @@ class FreeEnergy:
         self.lateral_norm = 1.0 + model.specification.message_passing.lateral_bound
         with torch.no_grad():
             self.B = [model.generation(level) for level in range(self.n_levels)]
+            self.gains = [
+                (model.downward_activation(level).bound * float(torch.linalg.matrix_norm(B, 2)))
+                ** 2
+                for level, B in enumerate(self.B)
+            ]  # bounds of |d prediction / d s_l|^2
             self.precisions = [p.clone() for p in model.precisions]
             roots = [p.sqrt() for p in self.precisions]
             self.above_pixels = [
@@ -164,8 +169,7 @@ class FreeEnergy:
             above = 0.0
             if level + 1 < self.n_levels:
                 above = self.lateral_norm * float(self.precisions[level + 1].max())
-            slope = self.model.downward_activation(level).bound
-            gain = slope**2 * float(torch.linalg.matrix_norm(self.B[level], 2)) ** 2
+            gain = self.gains[level]
             if level == 0:
                 below = gain * pixel_precision.amax(1, keepdim=True)
             else:

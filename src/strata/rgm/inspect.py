@@ -16,9 +16,9 @@ from strata.config import read_settings
 from strata.devices import set_threads
 from strata.randomness import derived_seed
 from strata.rgm.calibration import Calibration, jacobians, read_calibration
-from strata.rgm.config import RunSettings
+from strata.rgm.config import ACTIVE_STD, RunSettings
 from strata.rgm.inputs import load_images, load_model
-from strata.rgm.learner import ACTIVE_STD, LabelledImages, first_of_each_class
+from strata.rgm.learner import LabelledImages, first_of_each_class
 from strata.rgm.losses import Pass, up_and_down
 from strata.rgm.model import HierarchicalModel
 from strata.stages import run_stage, stage_arguments

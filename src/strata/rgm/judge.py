@@ -74,11 +74,6 @@ class Verdict:
         """Fraction of all digits that the judge calls what was asked for."""
         return float(np.trace(self.confusion) / self.confusion.sum())
 
-    @property
-    def mean_diversity(self) -> float:
-        """Mean of the classes' diversities."""
-        return float(np.nanmean(self.diversity))
-
 
 def judge_digits(judge: Judge, generated: Digits, real: Digits, n_classes: int) -> Verdict:
     """Return the verdict on generated digits, whose labels are the classes asked for.

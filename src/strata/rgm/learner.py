@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from strata.randomness import Generators
-from strata.rgm.config import N_CLASSES, RGMTraining
+from strata.rgm.config import ACTIVE_STD, N_CLASSES, RGMTraining
 from strata.rgm.losses import (
     COMPONENTS,
     image_errors,
@@ -26,8 +26,6 @@ from strata.rgm.losses import (
 )
 from strata.rgm.model import HierarchicalModel
 
-ACTIVE_STD = 0.01
-"""A unit is active if its values over images have at least this standard deviation."""
 EVALUATION_BATCH = 1000
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Integer
 
+from strata.rgm.config import ACTIVE_STD
+
 Estimate = tuple[float, float]
 Probabilities = Float[np.ndarray, "image class"]
 Labels = Integer[np.ndarray, " image"]
@@ -21,7 +23,6 @@ Confusion = Integer[np.ndarray, "class class"]
 PerClass = Float[np.ndarray, " class"]
 
 CALIBRATION_BINS = 15
-SMALLEST_ACTIVITY = 0.01  # standard deviation over the images; a unit below it is idle
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def level_statistics(activations: Float[np.ndarray, "image unit"]) -> LevelStati
     return LevelStatistics(
         mean=float(exact.mean()),
         std=math.sqrt(variance.mean()),
-        active_fraction=float(np.mean(np.sqrt(variance) > SMALLEST_ACTIVITY)),
+        active_fraction=float(np.mean(np.sqrt(variance) > ACTIVE_STD)),
         effective_dimension=total**2 / squared if squared > 0.0 else 0.0,
     )
 
