@@ -82,13 +82,20 @@ class History:
         write_h5(path, arrays, units=units, attributes=attributes)
 
 
-def read_history(path: Path, phase: str) -> Table:
+def read_history(path: Path, phase: str, *needed: str) -> Table:
     """Return one phase of a history file (final or live).
 
     Raises:
-        UserError: no such file, a damaged one, or one without such a phase.
+        UserError: no such file, a damaged one, or one without such a phase or a needed quantity, or
+            without rows of it.
     """
     with open_h5(path) as file:
         if phase not in file:
             raise UserError(f"{path} holds no rows of the phase {phase!r}; name the right file.")
-        return {name: dataset[()] for name, dataset in file[phase].items()}
+        table = {name: dataset[()] for name, dataset in file[phase].items()}
+    missing = [f"{phase}/{name}" for name in needed if name not in table]
+    if missing:
+        raise UserError(f"{path} holds no {' and no '.join(missing)}; name the right file.")
+    if needed and not len(table[needed[0]]):
+        raise UserError(f"{path} holds no rows of the phase {phase!r}; train for more steps.")
+    return table

@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from strata.artifacts import read_h5
 from strata.errors import UserError
-from strata.history import Table, read_history
 
 Images = Float[np.ndarray, "*grid height width"]
 
@@ -55,19 +54,6 @@ def each_level(arrays: Mapping[str, np.ndarray], name: str, start: int = 0) -> l
     while (dataset := f"{name}_level{start + len(found)}") in arrays:
         found.append(arrays[dataset])
     return found
-
-
-def read_phase(path: Path, phase: str, *needed: str) -> Table:
-    """Return one phase of a history.
-
-    Raises:
-        UserError: the file is missing or damaged, or has no such phase or quantity.
-    """
-    table = read_history(path, phase)
-    require(path, {f"{phase}/{name}": column for name, column in table.items()}, [
-        f"{phase}/{name}" for name in needed
-    ])  # fmt: skip
-    return table
 
 
 def as_images(path: Path, pixels: np.ndarray, image_shape: Sequence[int] | np.ndarray) -> Images:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from strata.artifacts import read_h5
 from strata.errors import UserError
+from strata.history import read_history
 from strata.plotting import (
     COLORS,
     EXACT_LINE,
@@ -29,7 +30,7 @@ from strata.plotting import (
     stacked_panels,
     styled,
 )
-from strata.rgm.figure_inputs import each_level, read_phase
+from strata.rgm.figure_inputs import each_level
 from strata.stages import run_stage, stage_arguments
 
 Style = tuple[str, str | tuple[int, tuple[float, ...]]]  # color, line style
@@ -215,10 +216,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         outputs=["loss", "loss_image", "learning_rate", "learning_rate_image"],
     ).parse_args(argv)
     parts = [f"weighted_{name}" for name in PARTS]
-    train = read_phase(
+    train = read_history(
         arguments.history, "train", "epoch", "loss", *parts, "learning_rate", "gradient_norm"
     )
-    evaluated = read_phase(arguments.history, "eval", "epoch", "mse_level0", "accuracy")
+    evaluated = read_history(arguments.history, "eval", "epoch", "mse_level0", "accuracy")
     loss = loss_and_accuracy(train, evaluated, read_pca(arguments.baselines))
     learning_rate = learning_rate_and_gradient(train)
     save_figure(loss, [arguments.loss, arguments.loss_image])

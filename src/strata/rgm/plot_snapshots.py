@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float, Integer
 from matplotlib.figure import Figure
 
+from strata.history import read_history
 from strata.plotting import save_figure, styled
-from strata.rgm.figure_inputs import as_square_images, read_phase
+from strata.rgm.figure_inputs import as_square_images
 from strata.rgm.image_grids import draw_images, grid_figure, label_columns, label_rows
 from strata.stages import run_stage, stage_arguments
 
@@ -53,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["history"], outputs=["figure", "image"]
     ).parse_args(argv)
     path = arguments.history
-    train = read_phase(path, "train", "step", "epoch")
-    snapshots = read_phase(path, "snapshots", "step", "images", "reconstructions")
+    train = read_history(path, "train", "step", "epoch")
+    snapshots = read_history(path, "snapshots", "step", "images", "reconstructions")
     chosen = evenly_chosen(len(snapshots["step"]), MOST_EPOCHS)
     epochs = np.interp(  # before the first step: epoch 0
         snapshots["step"][chosen], [0, *train["step"]], [0.0, *train["epoch"]]
