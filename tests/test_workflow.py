@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from strata.checkpoints import load_tensors
-from strata.experiments import Experiment, family_settings, load_experiments
+from strata.experiments import Experiment, family_settings, known_families, load_experiments
 
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("Snakefile", "workflow", "profiles", "config", "envs", "src")
+OF_FAMILY = f"(?:{'|'.join(f'{family}_' for family in known_families())})?"
 
 TINY = """\
 tiny:
@@ -39,6 +40,16 @@ tiny_sweep:
   sampling: {n_chains: 4, n_steps: 4, n_therm: 1, n_kept: 2}
   hmc: {n_chains: 4, n_therm: 2, n_steps: 4, n_leapfrog: 2}
 """
+TINY_HMM = """\
+tiny_hmm:
+  hmm: {model: HMMThree}
+  data: {seq_len: 10}
+  network: {input_size: 4, hidden_size: 8}
+  training: {steps: 4, batch_size: 16, lr: 1.0e-3}
+  evaluation: {n_sequences: 500, n_matched: 100, n_many_to_one: 100, n_free_steps: 1000}
+  dynamics: {n_steps: 500, n_points: 50, n_starts: 2, n_free_steps: 20}
+  mechanism: {n_chains: 2, n_steps: 50, n_points: 20, n_draws: 2, n_controls: 2}
+"""
 BUILT = ("tiny", "results/tiny_sweep/summary.csv")
 SWEEP_RUN = "tiny_sweep/seed~{}"
 FIRST_BYTES = {".pdf": b"%PDF", ".png": b"\x89PNG", ".gif": b"GIF89a", ".h5": b"\x89HDF"}
@@ -49,6 +60,12 @@ INFORMED = {"measure", "plot_information"}
 EVOLVED = {"evolve", "plot_hamiltonian"}
 SAMPLED = {"sample", "plot_configurations"} | EVOLVED | RENORMALIZED | INFORMED | {"analyze"}
 TRAINED = {"train", "plot", "plot_snapshots"} | SAMPLED
+
+COMPARED = {"evaluate", "plot_statistics", "plot_likelihood", "plot_memory"}
+REVERSED = {"reverse", "plot_dynamics", "plot_trajectory"}
+DISSECTED = {"dissect", "plot_mechanism"}
+EMITTING = COMPARED | REVERSED | DISSECTED | {"analyze"}
+TRAINED_HMM = {"train", "plot"} | EMITTING
 
 
 class Checkout:
@@ -61,6 +78,7 @@ class Checkout:
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / name)
         self.experiments = folder / "config" / "neural_rg.yaml"
+        self.markov = folder / "config" / "hmm_rnn.yaml"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,7 +108,7 @@ class Checkout:
         assert answer.returncode == 0, answer.stdout
         jobs = {}
         for block in re.split(r"\n(?=\[)", answer.stdout):
-            rule = re.search(r"^(?:local)?rule (?:neural_rg_|rgm_)?(\w+):", block, re.MULTILINE)
+            rule = re.search(rf"^(?:local)?rule {OF_FAMILY}(\w+):", block, re.MULTILINE)
             wildcard = re.search(r"wildcards: (run|experiment|target)=([^,\n]*)", block)
             if rule and wildcard:
                 jobs[rule[1], "exact" if wildcard[1] == "target" else wildcard[2]] = block
@@ -103,11 +121,12 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A checkout in which the tiny experiment was built, and the summary of the tiny sweep."""
+    """A checkout in which the tiny experiments were built, and the summary of the tiny sweep."""
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     checkout.experiments.write_text(TINY)
+    checkout.markov.write_text(TINY_HMM)
     (checkout.folder / "config" / "rgm.yaml").write_text("{}\n")
-    answer = checkout.snakemake(*BUILT)
+    answer = checkout.snakemake(*BUILT, "tiny_hmm")
     assert answer.returncode == 0, answer.stdout
     return checkout
 
@@ -115,7 +134,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.fixture
 def edited(finished: Checkout) -> Iterator[Checkout]:
     """The finished checkout, put back as it was after the test edited it."""
-    tracked = [finished.experiments, finished.folder / "config" / "config.yaml"]
+    tracked = [finished.experiments, finished.markov, finished.folder / "config" / "config.yaml"]
     tracked += sorted((finished.folder / "src").rglob("*.py"))
     before = {path: path.read_text() for path in tracked}
     yield finished
@@ -124,9 +143,11 @@ def edited(finished: Checkout) -> Iterator[Checkout]:
             path.write_text(text)
 
 
-def test_every_product_is_there(finished: Checkout) -> None:
-    folder = finished.folder / "results" / "tiny"
-    run = load_experiments("neural_rg", finished.experiments)["tiny"].runs["tiny"]
+@pytest.mark.parametrize(("family", "name"), [("neural_rg", "tiny"), ("hmm_rnn", "tiny_hmm")])
+def test_every_product_is_there(finished: Checkout, family: str, name: str) -> None:
+    folder = finished.folder / "results" / name
+    file = finished.folder / "config" / f"{family}.yaml"
+    run = load_experiments(family, file)[name].runs[name]
     for product in run.products:
         first = FIRST_BYTES.get(Path(product).suffix, b"")
         assert (folder / product).stat().st_size > 0
@@ -145,9 +166,11 @@ def test_a_sweep_ends_in_a_summary(finished: Checkout) -> None:
 def test_what_changes_no_value_runs_nothing(edited: Checkout) -> None:
     text = TINY.replace("{L: 4, T: 2.0}", "{T: 2, L: 4, name: ising}  # in another form")
     edited.experiments.write_text(f"# a remark\n{text}\nnew: {{target: {{L: 8}}}}\n")
+    text = TINY_HMM.replace("{seq_len: 10}", "{num_seq: 30000, seq_len: 10}  # in another form")
+    edited.markov.write_text(f"# a remark\n{text}\nnew_hmm: {{seed: 1}}\n")
     config = edited.folder / "config" / "config.yaml"
     config.write_text(config.read_text().replace("device: auto", "device: cpu"))
-    assert edited.planned(*BUILT) == set()
+    assert edited.planned(*BUILT, "tiny_hmm") == set()
 
 
 CHANGES = {
@@ -169,6 +192,26 @@ def test_a_changed_value_runs_its_stages_alone(
     assert edited.planned(*BUILT) == {(rule, "tiny") for rule in stages | SETTINGS}
 
 
+HMM_CHANGES = {
+    "seed": ("\n  hmm", "\n  seed: 1\n  hmm", TRAINED_HMM | {"prepare"}),
+    "model": ("HMMThree", "HMMFully", TRAINED_HMM | {"prepare"}),
+    "training": ("lr: 1.0e-3", "lr: 2.0e-3", TRAINED_HMM | {"prepare"}),
+    "network": ("hidden_size: 8", "hidden_size: 9", TRAINED_HMM),
+    "evaluation": ("n_sequences: 500", "n_sequences: 600", EMITTING),
+    "dynamics": ("n_starts: 2", "n_starts: 3", REVERSED | DISSECTED | {"analyze"}),
+    "mechanism": ("n_points: 20", "n_points: 30", DISSECTED),
+    "expectation": ("\n  data", "\n  expected: {skill: 0.5}\n  data", {"analyze"}),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "stages"), HMM_CHANGES.values(), ids=HMM_CHANGES)
+def test_a_changed_value_of_hmm_rnn_runs_its_stages_alone(
+    edited: Checkout, old: str, new: str, stages: set[str]
+) -> None:
+    edited.markov.write_text(TINY_HMM.replace(old, new, 1))
+    assert edited.planned("tiny_hmm") == {(rule, "tiny_hmm") for rule in stages | SETTINGS}
+
+
 def test_another_seed_makes_only_the_new_run(edited: Checkout) -> None:
     edited.experiments.write_text(TINY.replace("seed: [0, 1]", "seed: [0, 1, 2]"))
     stages = {"train", "sample", "evolve", "analyze"}
@@ -176,20 +219,30 @@ def test_another_seed_makes_only_the_new_run(edited: Checkout) -> None:
     assert edited.planned(*BUILT) == new_run | {("summary", "tiny_sweep")}
 
 
-FIGURES = {rule for rule in TRAINED if rule.startswith("plot")}
+FIGURES = {
+    (rule, run)
+    for run, rules in (("tiny", TRAINED), ("tiny_hmm", TRAINED_HMM))
+    for rule in rules
+    if rule.startswith("plot")
+}
+OF_TRAJECTORIES = ("plot_trajectory", "plot_dynamics", "plot_mechanism")
 
 
-@pytest.mark.parametrize(("module", "rules"), [
+@pytest.mark.parametrize(("module", "jobs"), [
     ("plotting", FIGURES),
-    ("neural_rg/plot_information", {"plot_information"}),
+    ("neural_rg/plot_information", {("plot_information", "tiny")}),
     ("neural_rg/learner", set()),
+    ("hmm_rnn/plot_memory", {("plot_memory", "tiny_hmm")}),
+    ("hmm_rnn/trajectory_inputs", {(rule, "tiny_hmm") for rule in OF_TRAJECTORIES}),
+    ("hmm_rnn/measurements", {("analyze", "tiny_hmm")}),
+    ("hmm_rnn/learner", set()),
 ])  # fmt: skip
 def test_an_edited_module_makes_only_its_figures_again(
-    edited: Checkout, module: str, rules: set[str]
+    edited: Checkout, module: str, jobs: set[tuple[str, str]]
 ) -> None:
     file = edited.folder / "src" / "strata" / f"{module}.py"
     file.write_text(file.read_text() + "\n# edited\n")
-    assert edited.planned(*BUILT) == {(rule, "tiny") for rule in rules}
+    assert edited.planned(*BUILT, "tiny_hmm") == jobs
 
 
 # Networks that are not trained here, and what a training learns from.
@@ -310,7 +363,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 FLOWS = load_experiments("neural_rg", REPOSITORY / "config" / "neural_rg.yaml")
 IMAGES = load_experiments("rgm", REPOSITORY / "config" / "rgm.yaml")
-SHIPPED = {**FLOWS, **IMAGES}
+CHAINS = load_experiments("hmm_rnn", REPOSITORY / "config" / "hmm_rnn.yaml")
+SHIPPED = {**FLOWS, **IMAGES, **CHAINS}
 
 
 def runs_of(*experiments: Experiment) -> set[str]:
@@ -336,11 +390,15 @@ def test_targets_by_name(shipped: Checkout) -> None:
     assert runs() == runs("all") == runs_of(*papers)
     assert runs("neural_rg") == runs_of(*FLOWS.values())
     assert runs("rgm") == runs_of(*IMAGES.values())
+    assert runs("hmm_rnn") == runs_of(*CHAINS.values())
 
 
-def test_an_image_experiment_takes_every_stage_and_every_figure(shipped: Checkout) -> None:
-    model = family_settings("rgm")
-    rules = {rule for rule, run in shipped.planned("demo_rgm") if run == "demo_rgm"}
+@pytest.mark.parametrize(("family", "name"), [("rgm", "demo_rgm"), ("hmm_rnn", "demo_hmm")])
+def test_an_experiment_takes_every_stage_and_every_figure(
+    shipped: Checkout, family: str, name: str
+) -> None:
+    model = family_settings(family)
+    rules = {rule for rule, run in shipped.planned(name) if run == name}
     assert rules == {*model.stage_sections, *model.further_rules, "settings", "stage_settings"}
 
 

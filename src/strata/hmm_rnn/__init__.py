@@ -1,0 +1,1 @@
+"""Recurrent networks that learn to emit what a hidden Markov model emits."""
