@@ -233,7 +233,7 @@ OF_TRAJECTORIES = ("plot_trajectory", "plot_dynamics", "plot_mechanism")
     ("neural_rg/plot_information", {("plot_information", "tiny")}),
     ("neural_rg/learner", set()),
     ("hmm_rnn/plot_memory", {("plot_memory", "tiny_hmm")}),
-    ("hmm_rnn/trajectory_inputs", {(rule, "tiny_hmm") for rule in OF_TRAJECTORIES}),
+    ("hmm_rnn/trajectory_panels", {(rule, "tiny_hmm") for rule in OF_TRAJECTORIES}),
     ("hmm_rnn/measurements", {("analyze", "tiny_hmm")}),
     ("hmm_rnn/learner", set()),
 ])  # fmt: skip

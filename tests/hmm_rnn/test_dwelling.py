@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from strata.hmm_rnn.dwelling import dwell_counts, mean_dwells
+from strata.hmm_rnn.dwelling import dwell_counts
 from strata.hmm_rnn.hmm import HiddenMarkovModel
 
 
@@ -40,13 +40,6 @@ def test_dwells_of_a_chain_are_geometric(uneven_hmm: HiddenMarkovModel) -> None:
         # a dwell one step longer has one place less to begin in
         expected = stay[state] * (1 - 1 / (n_steps - 1 - torch.arange(1, 5)))
         assert ((ratio - expected).abs() < 4 * error).all()
-
-
-def test_the_mean_is_over_dwells_not_over_steps() -> None:
-    counts = torch.tensor([[3, 0, 1], [0, 0, 0], [0, 2, 0]])
-    means = mean_dwells(counts)
-    assert means[[0, 2]].tolist() == [1.5, 2.0]
-    assert means[1].isnan()
 
 
 def test_no_sequence_has_no_dwell() -> None:

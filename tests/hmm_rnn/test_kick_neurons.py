@@ -130,20 +130,6 @@ def test_silencing_is_the_same_as_a_column_of_zeros() -> None:
     assert (expected.sum(0) > 20).sum() >= 4
 
 
-def test_units_held_at_what_they_always_give_change_nothing(network_of: New) -> None:
-    """The second unit is constant: its mean in its place is no change, silence is one."""
-    network = network_of(
-        [[1.0], [0.0]], [[0.5, 1.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.5]], bias=[0.0, 1.0]
-    )
-    noise, start = network.noise(300, 4, generator()), torch.ones(4, 1, 2, dtype=torch.float64)
-    silent = torch.tensor([[False, False], [False, True]])
-    mean = torch.ones(2, dtype=torch.float64)
-    held = silencing.transition_counts(network, silent, noise, start, held_at=mean)
-    assert torch.equal(held[0], held[1])
-    cut = silencing.transition_counts(network, silent, noise, start)
-    assert not torch.equal(cut[0], cut[1])
-
-
 def loop_over_moments(
     symbols: list[int], window: int, distance: int, min_dwell: int
 ) -> tuple[set[tuple[int, int]], set[int], dict[tuple[int, int], int]]:

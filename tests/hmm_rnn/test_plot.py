@@ -176,7 +176,7 @@ NO_ROWS = {name: np.zeros(0) for name in history() if name.startswith("eval/")}
     (dict.fromkeys(NO_ROWS), {}, "history.h5 holds no rows of the phase 'eval'"),
     (NO_ROWS, {}, "history.h5 holds no rows of the phase 'eval'"),
     ({}, {"floor": None}, "hmm.h5 holds no floor"),
-    ({}, {"iid": np.zeros(0)}, "hmm.h5: expected iid to have the axes other pair, none of them"),
+    ({}, {"iid": np.zeros(0)}, "hmm.h5: expected iid to have the axes [other_pair] with other_"),
 ])  # fmt: skip
 def test_files_that_cannot_be_drawn_are_one_sentence(
     changes: dict[str, Any],

@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle, Rectangle
 
 from strata.artifacts import write_h5
+from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.orbits import FATES
 from strata.hmm_rnn.plot_dynamics import (
     LAYOUT,
@@ -24,7 +25,7 @@ from strata.hmm_rnn.plot_dynamics import (
     random_angle,
     readout_plane,
 )
-from strata.hmm_rnn.trajectory_inputs import look_of, read_arrays
+from strata.hmm_rnn.trajectory_panels import look_of
 from strata.plotting import EXACT_LINE, save_figure
 from strata.stages import run_stage
 
@@ -265,7 +266,7 @@ def test_equal_files_are_equal_bytes(tmp_path: Path) -> None:
     ({"lyapunov/running": None}, "holds no lyapunov/running"),
     ({"jacobian/n_unstable": np.zeros(3, int)}, "jacobian/n_unstable to have the axes [point]"),
     ({"readout/between": np.zeros((3, 2))}, "readout/between to have the axes [symbol, symbol]"),
-    ({"noise_free/norms": np.zeros((0, 5))}, "noise_free/norms to have the axes [start, moment]"),
+    ({"noise_free/norms": np.zeros((0, 5))}, "[start, moment] with start > 0, moment > 0; got"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_drawn_is_one_sentence(
     changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from strata.artifacts import write_h5
 from strata.hmm_rnn import residency as definitions
 from strata.hmm_rnn.dissection import FORKED
+from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.kick_panels import MOST_PAIRS, NO_PAIRS, kick_neurons, shown_pairs
 from strata.hmm_rnn.mechanism_settings import ZONES
 from strata.hmm_rnn.plot_mechanism import (
@@ -23,7 +24,7 @@ from strata.hmm_rnn.plot_mechanism import (
     residency,
     stochastic_resonance,
 )
-from strata.hmm_rnn.trajectory_inputs import look_of, read_arrays
+from strata.hmm_rnn.trajectory_panels import look_of
 from strata.plotting import save_figure
 from strata.stages import run_stage
 
@@ -343,7 +344,7 @@ def test_a_file_without_pairs_is_read(tmp_path: Path) -> None:
     ({"forks/norms": None}, "holds no forks/norms"),
     ({"residency/times": np.zeros(3)}, "residency/times to have the axes [state] with state = 80"),
     ({"kick/groups": np.zeros((2, 5, 3), int)}, "kick/groups to have the axes [2, pair, member]"),
-    ({"resonance/scales": np.zeros(0)}, "resonance/scales to have the axes [scale]"),
+    ({"resonance/scales": np.zeros(0)}, "resonance/scales to have the axes [scale] with scale > 0"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_drawn_is_one_sentence(
     changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

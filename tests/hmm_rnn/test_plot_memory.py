@@ -193,8 +193,8 @@ def test_equal_files_are_equal_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"entropy/upper": None}, "holds no entropy/upper"),
-    ({"pair_moments/hmm": np.ones((5, 3))}, "expected pair_moments/hmm to have the axes lag, symb"),
-    ({"dwell/hmm": np.ones((4, STEPS))}, "expected dwell/hmm to have 3 entries along its axis"),
+    ({"pair_moments/hmm": np.ones((5, 3))}, "pair_moments/hmm to have the axes [lag, symbol, next"),
+    ({"dwell/hmm": np.ones((4, STEPS))}, "[state, step] with state = 3, step = "),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_drawn_is_one_sentence(
     changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,8 +15,8 @@ from strata.artifacts import write_h5
 from strata.hmm_rnn.comparison_panels import N_BARS, SAMPLES, edges_between
 from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.plot_statistics import (
-    AXES,
     FIGURES,
+    LAYOUT,
     euclidean_distances,
     main,
     observation_volatilities,
@@ -230,7 +230,7 @@ def test_equal_files_are_equal_bytes(tmp_path: Path) -> None:
 def test_only_what_is_drawn_is_read(tmp_path: Path) -> None:
     arrays = evaluation()
     source = written(tmp_path / "evaluation.h5", arrays | {"symbols/rnn": np.zeros((3, 2))})
-    read = read_arrays(source, AXES)
+    read = read_arrays(source, LAYOUT)
     assert set(read) == set(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
@@ -238,11 +238,11 @@ def test_only_what_is_drawn_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"volatility/exact": None}, "holds no volatility/exact"),
-    ({"distances/hmm": np.zeros((3, 2))}, "expected distances/hmm to have the axes pair, none"),
-    ({"distances/rnn": np.zeros(0)}, "got an array of shape (0,)"),
-    ({"volatility/exact": np.zeros(2)}, "expected volatility/exact to have no axis"),
-    ({"frequencies/exact": np.ones(4)}, "expected frequencies/exact to have 3 entries along its "
-                                        "axis 'symbol', as the datasets before it; got 4"),
+    ({"distances/hmm": np.zeros((3, 2))}, "expected distances/hmm to have the axes [pair] with"),
+    ({"distances/rnn": np.zeros(0)}, "axes [pair] with pair > 0; got the shape (0,)"),
+    ({"volatility/exact": np.zeros(2)}, "expected volatility/exact to have no axis; got"),
+    ({"frequencies/exact": np.ones(4)}, "expected frequencies/exact to have the axes [symbol] with "
+                                        "symbol = 3; got the shape (4,)"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_drawn_is_one_sentence(
     changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

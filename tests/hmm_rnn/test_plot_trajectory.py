@@ -22,8 +22,8 @@ from strata.hmm_rnn.plot_trajectory import (
     latent_trajectory,
     main,
 )
-from strata.hmm_rnn.trajectory_inputs import look_of, zero_state
 from strata.hmm_rnn.trajectory_page import MOST_SILENT, SILENT_STEPS, trajectory
+from strata.hmm_rnn.trajectory_panels import look_of, zero_state
 from strata.stages import run_stage
 
 UNITS, COMPONENTS = 9, 5

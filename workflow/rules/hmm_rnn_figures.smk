@@ -213,7 +213,8 @@ rule hmm_rnn_plot_trajectory:
     input:
         modules(
             "hmm_rnn.plot_trajectory",
-            "hmm_rnn.trajectory_inputs",
+            "hmm_rnn.figure_inputs",
+            "hmm_rnn.trajectory_panels",
             "hmm_rnn.trajectory_page",
             "plotting",
         ),
@@ -265,7 +266,8 @@ rule hmm_rnn_plot_dynamics:
     input:
         modules(
             "hmm_rnn.plot_dynamics",
-            "hmm_rnn.trajectory_inputs",
+            "hmm_rnn.figure_inputs",
+            "hmm_rnn.trajectory_panels",
             "plotting",
         ),
         dynamics="results/{run}/dynamics.h5",
@@ -327,7 +329,8 @@ rule hmm_rnn_plot_mechanism:
     input:
         modules(
             "hmm_rnn.plot_mechanism",
-            "hmm_rnn.trajectory_inputs",
+            "hmm_rnn.figure_inputs",
+            "hmm_rnn.trajectory_panels",
             "hmm_rnn.kick_panels",
             "hmm_rnn.mechanism_settings",
             "plotting",

@@ -7,7 +7,7 @@ compared with dwells in sequences of equal length.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 
@@ -33,9 +33,3 @@ def dwell_counts(
     first, lengths = first[complete], (end - first)[complete]
     cells = states.flatten()[first] * n_steps + lengths - 1
     return torch.bincount(cells, minlength=n_states * n_steps).reshape(n_states, n_steps)
-
-
-def mean_dwells(counts: Int[Tensor, "state step"]) -> Float[Tensor, " state"]:
-    """Return the mean length, in steps, of the complete dwells in each state; NaN without any."""
-    lengths = torch.arange(1, counts.shape[1] + 1, dtype=torch.float64, device=counts.device)
-    return (counts * lengths).sum(1) / counts.sum(1)

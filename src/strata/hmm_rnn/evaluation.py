@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from strata.hmm_rnn import exact
@@ -181,15 +181,6 @@ def losses(
     return {"losses": np.array(found)}
 
 
-def exact_state_occupancy(model: HiddenMarkovModel, n_steps: int) -> Float64[Tensor, " state"]:
-    """Return the mean of p(s_t = i) over the steps t = 0 .. n_steps - 1."""
-    law, total = model.start, torch.zeros_like(model.start)
-    for _ in range(n_steps):
-        total = total + law
-        law = law @ model.transition
-    return total / n_steps
-
-
 def _start(
     network: NoiseDrivenRNN, n_sequences: int, generator: torch.Generator, start: Start
 ) -> Tensor:
@@ -224,7 +215,7 @@ def _symbol_statistics(samples: Samples, model: HiddenMarkovModel) -> Arrays:
     starts = neighbours.sum(1)
     return arrays | {
         "volatility/exact": exact.volatility(model, n_steps),
-        "frequencies/exact": exact_state_occupancy(model, n_steps) @ model.emission,
+        "frequencies/exact": exact.state_occupancy(model, n_steps) @ model.emission,
         "transitions/exact": neighbours / starts.unsqueeze(1),
         "occupancy/exact": starts,
     }
@@ -274,7 +265,7 @@ def _hidden_states(
 ) -> Arrays:
     arrays: Arrays = {
         "transition_counts/exact": model.transition,
-        "state_occupancy/exact": exact_state_occupancy(model, samples.hmm.shape[1]),
+        "state_occupancy/exact": exact.state_occupancy(model, samples.hmm.shape[1]),
     }
     for name, sample in samples.both.items():
         possible = sample[likelihoods[f"log_likelihood/{name}"].isfinite()]

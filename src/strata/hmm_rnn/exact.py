@@ -24,6 +24,7 @@ __all__ = [
     "longest_word",
     "output_transitions",
     "pair_moments",
+    "state_occupancy",
     "stationary_law",
     "volatility",
 ]
@@ -51,6 +52,11 @@ def output_transitions(model: HiddenMarkovModel) -> Float64[Tensor, "symbol symb
     return joint / joint.sum(1, keepdim=True)
 
 
+def state_occupancy(model: HiddenMarkovModel, n_steps: int) -> Float64[Tensor, " state"]:
+    """Return the mean of p(s_t = i) over the steps t = 0 .. n_steps - 1, from the model's start."""
+    return _expected_visits(model, n_steps) / n_steps
+
+
 def volatility(model: HiddenMarkovModel, n_steps: int) -> float:
     """Return the expected number of steps t < n_steps - 1 with y_t != y_{t+1}."""
     joint = _pairs(model, _expected_visits(model, n_steps - 1), model.transition)
@@ -74,7 +80,7 @@ def pair_moments(
     moments = model.emission.new_empty(len(lags), model.n_symbols, model.n_symbols)
     for moment, lag in zip(moments, lags, strict=True):
         n_pairs = n_steps - lag
-        law = _expected_visits(model, n_pairs) / n_pairs
+        law = state_occupancy(model, n_pairs)
         if lag == 0:
             moment[:] = torch.diag(law @ model.emission)
         else:

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from strata.hmm_rnn.trajectory_inputs import Look, look_of, nothing_to_draw
+from strata.hmm_rnn.trajectory_panels import Look, look_of, nothing_to_draw
 from strata.plotting import COLORS, EXACT_LINE, stacked_panels, styled
 
 MOST_PAIRS = 6

@@ -24,7 +24,7 @@ from strata.hmm_rnn.figure_inputs import Arrays, read_arrays
 from strata.plotting import EXACT_LINE, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 
-HMM_AXES = {"floor": ("pair",), "iid": ("other pair",)}
+HMM_LAYOUT = {"floor": "pair", "iid": "other_pair"}
 EVALUATED = ("step", "loss", "skill", "likelihood_difference")
 LARGEST_LINEAR_RATIO = 4.0  # of the largest divergence to the smallest; beyond, a log axis
 LEAST_SKILL = -1.0  # that is shown
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).parse_args(argv)
     train = read_history(arguments.history, "train", "step", "seq_len")
     evaluated = read_history(arguments.history, "eval", *EVALUATED)
-    model = read_arrays(arguments.hmm, HMM_AXES)
+    model = read_arrays(arguments.hmm, HMM_LAYOUT)
     figure = loss_curves(train, evaluated, model["floor"], model["iid"])
     save_figure(figure, [arguments.loss_curves, arguments.loss_curves_image])
 

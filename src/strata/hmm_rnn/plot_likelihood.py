@@ -21,9 +21,9 @@ from strata.plotting import EXACT_LINE, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 
 TEST = ("z", "ks", "p_value")
-AXES = {
-    **of_both("log_likelihood", ("sequence",)),
-    **{f"likelihood_test/{name}": () for name in TEST},
+LAYOUT = {
+    **of_both("log_likelihood", "sequence"),
+    **{f"likelihood_test/{name}": "" for name in TEST},
 }
 N_BINS = 40
 MINUS = "\N{MINUS SIGN}"
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__, inputs=["evaluation"], outputs=["log_likelihood", "log_likelihood_image"]
     ).parse_args(argv)
-    figure = log_likelihood(read_arrays(arguments.evaluation, AXES))
+    figure = log_likelihood(read_arrays(arguments.evaluation, LAYOUT))
     save_figure(figure, [arguments.log_likelihood, arguments.log_likelihood_image])
 
 

@@ -35,16 +35,16 @@ from strata.hmm_rnn.matrix_panels import transition_comparison
 from strata.plotting import EXACT_LINE, PAGE_WIDTH, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 
-AXES = {
-    "lags": ("lag",),
-    **of_all("pair_moments", ("lag", "symbol", "next symbol")),
-    "frequencies/exact": ("symbol",),
-    **of_both("dwell", ("state", "step")),
-    "entropy/lengths": ("length",),
-    **of_both("entropy", ("length",)),
-    "entropy/lower": ("length",),
-    "entropy/upper": ("length",),
-    **of_all("transition_counts", ("state", "next state")),
+LAYOUT = {
+    "lags": "lag",
+    **of_all("pair_moments", "lag symbol next_symbol"),
+    "frequencies/exact": "symbol",
+    **of_both("dwell", "state step"),
+    "entropy/lengths": "length",
+    **of_both("entropy", "length"),
+    "entropy/lower": "length",
+    "entropy/upper": "length",
+    **of_all("transition_counts", "state next_state"),
 }
 FIGURES = ("lagged_pairs", "dwell_times", "entropy_rate", "hidden_transitions")
 LOWER_BOUND: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 0.7}
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     outputs = [name for figure in FIGURES for name in (figure, f"{figure}_image")]
     arguments = stage_arguments(__doc__, inputs=["evaluation"], outputs=outputs).parse_args(argv)
-    evaluation = read_arrays(arguments.evaluation, AXES)
+    evaluation = read_arrays(arguments.evaluation, LAYOUT)
     save_figure(lagged_pairs(evaluation), [arguments.lagged_pairs, arguments.lagged_pairs_image])
     save_figure(dwell_times(evaluation), [arguments.dwell_times, arguments.dwell_times_image])
     save_figure(entropy_rate(evaluation), [arguments.entropy_rate, arguments.entropy_rate_image])

@@ -32,14 +32,14 @@ from strata.hmm_rnn.matrix_panels import transition_comparison
 from strata.plotting import COLUMN_WIDTH, EXACT_LINE, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 
-AXES = {
-    **of_both("distances", ("pair",)),
-    **of_both("distances_many_to_one", ("other pair",)),
-    **of_both("volatility", ("sequence",)),
-    "volatility/exact": (),
-    **of_both("frequencies", ("sequence", "symbol")),
-    "frequencies/exact": ("symbol",),
-    **of_all("transitions", ("symbol", "next symbol")),
+LAYOUT = {
+    **of_both("distances", "pair"),
+    **of_both("distances_many_to_one", "other_pair"),
+    **of_both("volatility", "sequence"),
+    "volatility/exact": "",
+    **of_both("frequencies", "sequence symbol"),
+    "frequencies/exact": "symbol",
+    **of_all("transitions", "symbol next_symbol"),
 }
 FIGURES = (
     "euclidean_distances",
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     outputs = [name for figure in FIGURES for name in (figure, f"{figure}_image")]
     arguments = stage_arguments(__doc__, inputs=["evaluation"], outputs=outputs).parse_args(argv)
-    evaluation = read_arrays(arguments.evaluation, AXES)
+    evaluation = read_arrays(arguments.evaluation, LAYOUT)
     save_figure(
         euclidean_distances(evaluation),
         [arguments.euclidean_distances, arguments.euclidean_distances_image],

@@ -7,7 +7,7 @@ both from a state of the driven run (grey) and in its components. Page `latent_t
 three components, interactive. Figure `explained_variance`: what share of the variance of the
 driven run each component has; dashed, the share of each if all directions were alike.
 
-Conventions: coordinates are those of `strata.hmm_rnn.trajectory_inputs`, a cross marks the state
+Conventions: coordinates are those of `strata.hmm_rnn.trajectory_panels`, a cross marks the state
 zero. Imports no torch.
 
 Source: the analyses of E. Torre and others, arXiv:2510.25674.
@@ -23,15 +23,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from strata.hmm_rnn.trajectory_inputs import (
+from strata.hmm_rnn.figure_inputs import read_arrays
+from strata.hmm_rnn.trajectory_page import trajectory, write_page
+from strata.hmm_rnn.trajectory_panels import (
     component_label,
     look_of,
     nothing_to_draw,
-    read_arrays,
     symbols_in,
     zero_state,
 )
-from strata.hmm_rnn.trajectory_page import trajectory, write_page
 from strata.plotting import COLORS, COLUMN_WIDTH, EXACT_LINE, save_figure, styled
 from strata.stages import run_stage, stage_arguments
 

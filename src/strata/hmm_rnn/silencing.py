@@ -28,7 +28,6 @@ def transition_counts(
     start: Float[Tensor, "chain layer unit"],
     *,
     burn_in: int = 0,
-    held_at: Float[Tensor, " neuron"] | None = None,
 ) -> Int[Tensor, "group chain symbol symbol"]:
     """Count how often symbol b follows a while each group is silent.
 
@@ -36,8 +35,6 @@ def transition_counts(
         silent: which units are silent in each group; an empty group is the intact network.
         noise: the same for all groups.
         burn_in: first steps that are not counted.
-        held_at: recurrent output that silent units have instead of zero, their mean activity say,
-            so that what they give at all times is left and only its changes are gone.
 
     Raises:
         ValueError: no two steps are left to count.
@@ -45,9 +42,8 @@ def transition_counts(
     if not 0 <= burn_in <= len(noise) - 2:
         raise ValueError(f"Expected {burn_in} + 2 steps of noise at least; got {len(noise)}.")
     at_once = max(1, TRAJECTORIES_AT_ONCE // len(start))
-    held = torch.zeros_like(start[0]) if held_at is None else held_at.view_as(start[0])
     parts = [
-        _counts(network, some.view(-1, 1, *start.shape[1:]), noise, start, burn_in, held)
+        _counts(network, some.view(-1, 1, *start.shape[1:]), noise, start, burn_in)
         for some in silent.split(at_once)
     ]
     return torch.cat(parts)
@@ -59,7 +55,6 @@ def _counts(
     noise: Float[Tensor, "step chain input"],
     start: Float[Tensor, "chain layer unit"],
     burn_in: int,
-    held: Float[Tensor, "layer unit"],
 ) -> Int[Tensor, "group chain symbol symbol"]:
     n_groups, n_symbols = len(silent), network.output_size
     state = start.expand(n_groups, *start.shape)
@@ -67,7 +62,7 @@ def _counts(
     counts = symbol.new_zeros((*symbol.shape, n_symbols**2))
     one = torch.ones_like(symbol).unsqueeze(-1)
     for t, inputs in enumerate(noise):
-        heard = torch.where(silent, held, state)
+        heard = state.masked_fill(silent, 0.0)
         state = network.step(heard, inputs.expand(n_groups, *inputs.shape))
         before, symbol = symbol, most_probable(network, state)
         if t > burn_in:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Integer, Num
 from plotly.io import to_html
 
 from strata.artifacts import written_beside
-from strata.hmm_rnn.trajectory_inputs import component_label, look_of, symbols_in, zero_state
+from strata.hmm_rnn.trajectory_panels import component_label, look_of, symbols_in, zero_state
 
 MOST_STEPS = 4000
 MOST_SILENT = 10  # trajectories without input
