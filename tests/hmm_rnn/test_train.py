@@ -85,7 +85,9 @@ def test_the_objective_is_what_the_best_is_judged_by(
     plain = SequenceLearner.evaluate
 
     def turned(learner: SequenceLearner) -> dict[str, Any]:
-        distance = (learner.step.double() - 6).abs()  # best at step 6, where the loss is largest
+        distance = torch.tensor(
+            abs(learner.steps_done - 6.0)
+        )  # best at step 6, where the loss is largest
         return {**plain(learner), "objective": distance, "loss": -distance, "skill": distance}
 
     monkeypatch.setattr(SequenceLearner, "evaluate", turned)

@@ -14,17 +14,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from strata.captured import CapturedLoss
 from strata.errors import UserError
-from strata.hmm_rnn.exact import volatility
+from strata.hmm_rnn.exact import pair_moments, volatility
 from strata.hmm_rnn.filtering import log_likelihoods
 from strata.hmm_rnn.measurements import RARE_OCCUPANCY
 from strata.hmm_rnn.moments import MomentTerm, exact_moments, fitting_lags
 from strata.hmm_rnn.reference import Reference, loss_of, one_hot_points, transport
 from strata.hmm_rnn.rnn import NoiseDrivenRNN, emitted
+from strata.hmm_rnn.sequences import output_transitions, volatilities
 from strata.hmm_rnn.streams import FixedSequences, FreshSequences, Stream
 from strata.hmm_rnn.training_settings import HMMTraining
 from strata.randomness import Generators
@@ -65,11 +66,11 @@ class SequenceLearner:
         self.generators = generators
         self.model = reference.model.to(generators.device)
         self.stream = self._stream(num_seq)
-        self.step = torch.zeros((), dtype=torch.int64)
+        self.steps_done = 0
         self._terms: dict[int, MomentTerm | None] = {}
         self._graphs: dict[tuple[int, int], CapturedLoss] = {}
         self._warned = False
-        law = _neighbours(reference, seq_len).to(generators.device)
+        law = pair_moments(self.model, seq_len, [1])[0]
         self._frequencies = law.sum(1)
         self._transitions = law / law.sum(1, keepdim=True)
         self._volatility = volatility(reference.model, seq_len)
@@ -95,7 +96,7 @@ class SequenceLearner:
         """Return the loss and its parts."""
         seq_len, blur = self.length_at(step), self.blur_at(step)
         wanted = self.stream.batch(step, seq_len)
-        self.step = torch.tensor(step + 1)
+        self.steps_done = step + 1
         if not self._never_waits(wanted) or self.settings.blur_start is not None:
             drawn = self._draw(len(wanted), seq_len, self.generators["train"])
             return self._loss(*drawn, wanted, blur=blur)
@@ -226,7 +227,7 @@ class SequenceLearner:
         n = settings.batch_size
         drawn = self._draw(n, self.seq_len, self.generators["eval"])
         emission, activity = self._emission(*drawn)
-        emitted_symbols = emission.argmax(-1).T.byte()
+        emitted_symbols = emission.argmax(-1).T
         wanted = self.model.sample(n, self.seq_len, self.generators["eval data"])[0]
         loss = loss_of(
             emitted_symbols, wanted, n_symbols, blur=settings.blur, scaling=settings.scaling
@@ -238,35 +239,30 @@ class SequenceLearner:
             found["moments"] = term(emission)
             found["objective"] = loss + settings.moments.weight * found["moments"]
         likelihoods = (
-            log_likelihoods(self.model, symbols.long()).mean() / self.seq_len
+            log_likelihoods(self.model, symbols).mean() / self.seq_len
             for symbols in (emitted_symbols, wanted)
         )
         found["likelihood_difference"] = next(likelihoods) - next(likelihoods)
         self._look_for_plateau(float(found["skill"]))
         return {**found, **self._symbol_errors(emitted_symbols)}
 
-    def _symbol_errors(self, symbols: UInt8[Tensor, "sequence step"]) -> dict[str, Tensor]:
-        n_symbols = self.model.n_symbols
-        pairs = symbols[:, :-1].long() * n_symbols + symbols[:, 1:]
-        counts = torch.bincount(pairs.flatten(), minlength=n_symbols**2).double()
-        counts = counts.reshape(n_symbols, n_symbols)
+    def _symbol_errors(self, symbols: Int64[Tensor, "sequence step"]) -> dict[str, Tensor]:
+        transitions, occupancy = output_transitions(symbols, self.model.n_symbols)
         frequent = self._frequencies >= RARE_OCCUPANCY
-        transitions = counts / counts.sum(1, keepdim=True).clamp(min=1.0)
-        errors = (transitions - self._transitions)[frequent].abs()
-        changes = (symbols[:, :-1] != symbols[:, 1:]).sum(1).double().mean()
+        errors = (transitions - self._transitions)[frequent].abs().nan_to_num(nan=1.0)
         return {
-            "frequency_error": (counts.sum(1) / counts.sum() - self._frequencies).abs().max(),
+            "frequency_error": (occupancy - self._frequencies).abs().max(),
             "transition_error": errors.max() if len(errors) else errors.new_full((), torch.nan),
-            "volatility_ratio": changes / self._volatility,
+            "volatility_ratio": volatilities(symbols).mean() / self._volatility,
         }
 
     def _look_for_plateau(self, skill: float) -> None:
         asked = self.settings.plateau_detection
-        if self._warned or int(self.step) < asked.after or not skill < asked.min_skill:
+        if self._warned or self.steps_done < asked.after or not skill < asked.min_skill:
             return
         sentence = (
-            f"step {int(self.step)}: skill {skill:.3f}, below {asked.min_skill}: the network emits "
-            "little more than independent symbols; give training.moments.weight, a "
+            f"step {self.steps_done}: skill {skill:.3f}, below {asked.min_skill}: the network "
+            "emits little more than independent symbols; give training.moments.weight, a "
             "training.curriculum, or another seed."
         )
         if asked.then == "stop":
@@ -279,14 +275,9 @@ class SequenceLearner:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what evolves beside the weights: the number of steps."""
-        return {"step": self.step}
+        """Return what evolves beside the weights: the number of steps, and what was said."""
+        return {"steps_done": self.steps_done, "warned": self._warned}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on at a stored step."""
-        self.step = state["step"]
-
-
-def _neighbours(reference: Reference, seq_len: int) -> Tensor:
-    """Return the exact joint law of two neighbouring symbols."""
-    return exact_moments(reference.model, seq_len, 1, [1])[0]
+        self.steps_done, self._warned = state["steps_done"], state["warned"]

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from strata.hmm_rnn.exact import state_occupancy
 from strata.hmm_rnn.hmm import HiddenMarkovModel
 
 
@@ -36,22 +37,10 @@ def exact_moments(
             f"Expected lags from 1 to {n_steps - word_length}, at which two words of {word_length} "
             f"symbols fit {n_steps} steps; got {list(lags)}."
         )
-    laws = _laws_of_states(model, n_steps)
-    visits = torch.cumsum(laws, 0)
+    laws = [state_occupancy(model, n_steps - lag - word_length + 1) for lag in lags]
     return torch.stack(
-        [
-            _joint_law(model, visits[last] / (last + 1), word_length, lag)
-            for lag in lags
-            for last in [n_steps - lag - word_length]
-        ]
+        [_joint_law(model, law, word_length, lag) for law, lag in zip(laws, lags, strict=True)]
     )
-
-
-def _laws_of_states(model: HiddenMarkovModel, n_steps: int) -> Float64[Tensor, "step state"]:
-    laws = [model.start]
-    for _ in range(n_steps - 1):
-        laws.append(laws[-1] @ model.transition)
-    return torch.stack(laws)
 
 
 def _joint_law(

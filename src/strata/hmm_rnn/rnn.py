@@ -191,7 +191,6 @@ class NoiseDrivenRNN(nn.Module):
         start: Float[Tensor, "sequence layer unit"] | None = None,
         mode: Mode = "full",
         burn_in: int = 0,
-        noise_scale: float = 1.0,
         keep: Sequence[Literal["hidden", "logits"]] = (),
     ) -> Generated:
         """Let the network run freely, all sequences side by side.
@@ -204,7 +203,6 @@ class NoiseDrivenRNN(nn.Module):
             mode: see `step`. From a start of zero `recurrence_only` stays there if there are no
                 biases: give it a start.
             burn_in: steps before the first symbol.
-            noise_scale: standard deviation of the noise.
             keep: whether to return the states and the logits at every step.
 
         Raises:
@@ -225,7 +223,7 @@ class NoiseDrivenRNN(nn.Module):
         block = max(1, GENERATED_AT_ONCE // (n_sequences * self.input_size))
         for first in range(-burn_in, n_steps, block):
             steps = range(first, min(first + block, n_steps))
-            noise = noise_scale * self.noise(len(steps), n_sequences, generator)
+            noise = self.noise(len(steps), n_sequences, generator)
             for t, inputs in zip(steps, noise, strict=True):
                 state = self.step(state, inputs, mode)
                 if t < 0:
