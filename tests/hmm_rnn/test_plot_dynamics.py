@@ -13,7 +13,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle, Rectangle
 
 from strata.artifacts import write_h5
-from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.orbits import FATES
 from strata.hmm_rnn.plot_dynamics import (
     LAYOUT,
@@ -26,6 +25,7 @@ from strata.hmm_rnn.plot_dynamics import (
     readout_plane,
 )
 from strata.hmm_rnn.trajectory_panels import look_of
+from strata.layouts import read_arrays
 from strata.plotting import EXACT_LINE, save_figure
 from strata.stages import run_stage
 

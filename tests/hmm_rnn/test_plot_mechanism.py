@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from strata.artifacts import write_h5
 from strata.hmm_rnn import residency as definitions
 from strata.hmm_rnn.dissection import FORKED
-from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.kick_panels import MOST_PAIRS, NO_PAIRS, kick_neurons, shown_pairs
 from strata.hmm_rnn.mechanism_settings import ZONES
 from strata.hmm_rnn.plot_mechanism import (
@@ -25,6 +24,7 @@ from strata.hmm_rnn.plot_mechanism import (
     stochastic_resonance,
 )
 from strata.hmm_rnn.trajectory_panels import look_of
+from strata.layouts import read_arrays
 from strata.plotting import save_figure
 from strata.stages import run_stage
 

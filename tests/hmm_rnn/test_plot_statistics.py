@@ -13,7 +13,6 @@ from matplotlib.colors import to_rgba
 
 from strata.artifacts import write_h5
 from strata.hmm_rnn.comparison_panels import N_BARS, SAMPLES, edges_between
-from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.plot_statistics import (
     FIGURES,
     LAYOUT,
@@ -23,6 +22,7 @@ from strata.hmm_rnn.plot_statistics import (
     output_frequencies,
     transition_matrices,
 )
+from strata.layouts import read_arrays
 from strata.stages import run_stage
 
 N, STEPS = 400, 30

@@ -11,7 +11,7 @@ rule hmm_rnn_plot:
     input:
         modules(
             "hmm_rnn.plot",
-            "hmm_rnn.figure_inputs",
+            "layouts",
             "hmm_rnn.comparison_panels",
             "plotting",
         ),
@@ -49,6 +49,7 @@ rule hmm_rnn_plot_statistics:
         modules(
             "hmm_rnn.plot_statistics",
             "hmm_rnn.figure_inputs",
+            "layouts",
             "hmm_rnn.comparison_panels",
             "hmm_rnn.matrix_panels",
             "plotting",
@@ -114,6 +115,7 @@ rule hmm_rnn_plot_likelihood:
         modules(
             "hmm_rnn.plot_likelihood",
             "hmm_rnn.figure_inputs",
+            "layouts",
             "hmm_rnn.comparison_panels",
             "plotting",
         ),
@@ -150,6 +152,7 @@ rule hmm_rnn_plot_memory:
         modules(
             "hmm_rnn.plot_memory",
             "hmm_rnn.figure_inputs",
+            "layouts",
             "hmm_rnn.comparison_panels",
             "hmm_rnn.matrix_panels",
             "plotting",
@@ -213,7 +216,7 @@ rule hmm_rnn_plot_trajectory:
     input:
         modules(
             "hmm_rnn.plot_trajectory",
-            "hmm_rnn.figure_inputs",
+            "layouts",
             "hmm_rnn.trajectory_panels",
             "hmm_rnn.trajectory_page",
             "plotting",
@@ -266,7 +269,7 @@ rule hmm_rnn_plot_dynamics:
     input:
         modules(
             "hmm_rnn.plot_dynamics",
-            "hmm_rnn.figure_inputs",
+            "layouts",
             "hmm_rnn.trajectory_panels",
             "plotting",
         ),
@@ -329,7 +332,7 @@ rule hmm_rnn_plot_mechanism:
     input:
         modules(
             "hmm_rnn.plot_mechanism",
-            "hmm_rnn.figure_inputs",
+            "layouts",
             "hmm_rnn.trajectory_panels",
             "hmm_rnn.kick_panels",
             "hmm_rnn.mechanism_settings",

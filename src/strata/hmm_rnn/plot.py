@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter
 
 from strata.history import read_history
 from strata.hmm_rnn.comparison_panels import MEMORYLESS_LINE, NETWORK, legend_above, log_axis
-from strata.hmm_rnn.figure_inputs import Arrays, read_arrays
+from strata.layouts import Arrays, read_arrays
 from strata.plotting import EXACT_LINE, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 

@@ -27,8 +27,8 @@ from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.trajectory_panels import Look, component_label, look_of, nothing_to_draw
+from strata.layouts import read_arrays
 from strata.plotting import (
     COLORS,
     COLUMN_WIDTH,

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from strata.hmm_rnn.comparison_panels import NETWORK, SAMPLES, draw_shares, legend_at_top
-from strata.hmm_rnn.figure_inputs import Arrays, of_both, read_arrays
+from strata.hmm_rnn.figure_inputs import of_both
+from strata.layouts import Arrays, read_arrays
 from strata.plotting import EXACT_LINE, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 

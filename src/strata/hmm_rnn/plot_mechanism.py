@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.kick_panels import kick_neurons
 from strata.hmm_rnn.mechanism_settings import ZONES
 from strata.hmm_rnn.trajectory_panels import look_of
+from strata.layouts import read_arrays
 from strata.plotting import COLORS, EXACT_LINE, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 

@@ -30,8 +30,9 @@ from strata.hmm_rnn.comparison_panels import (
     legend_above,
     log_axis,
 )
-from strata.hmm_rnn.figure_inputs import Arrays, of_all, of_both, read_arrays
+from strata.hmm_rnn.figure_inputs import of_all, of_both
 from strata.hmm_rnn.matrix_panels import transition_comparison
+from strata.layouts import Arrays, read_arrays
 from strata.plotting import EXACT_LINE, PAGE_WIDTH, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 

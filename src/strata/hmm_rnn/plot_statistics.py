@@ -27,8 +27,9 @@ from strata.hmm_rnn.comparison_panels import (
     legend_above,
     legend_at_top,
 )
-from strata.hmm_rnn.figure_inputs import Arrays, of_all, of_both, read_arrays
+from strata.hmm_rnn.figure_inputs import of_all, of_both
 from strata.hmm_rnn.matrix_panels import transition_comparison
+from strata.layouts import Arrays, read_arrays
 from strata.plotting import COLUMN_WIDTH, EXACT_LINE, save_figure, stacked_panels, styled
 from strata.stages import run_stage, stage_arguments
 

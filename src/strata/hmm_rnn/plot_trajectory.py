@@ -23,7 +23,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from strata.hmm_rnn.figure_inputs import read_arrays
 from strata.hmm_rnn.trajectory_page import trajectory, write_page
 from strata.hmm_rnn.trajectory_panels import (
     component_label,
@@ -32,6 +31,7 @@ from strata.hmm_rnn.trajectory_panels import (
     symbols_in,
     zero_state,
 )
+from strata.layouts import read_arrays
 from strata.plotting import COLORS, COLUMN_WIDTH, EXACT_LINE, save_figure, styled
 from strata.stages import run_stage, stage_arguments
 
