@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from strata.checkpoints import load_tensors
+from strata.checkpoints import RunFiles, load_tensors
 from strata.config import parse
 from strata.errors import UserError
 from strata.history import read_history
 from strata.progress import Progress
 from strata.randomness import Generators
-from strata.training import RunFiles, train_to_files
+from strata.training import train_to_files
 from strata.training_settings import TrainingSettings
 
 VALUES = st.lists(st.sampled_from([k / 4 for k in range(9)]), min_size=1, max_size=30)

@@ -406,7 +406,7 @@ def names_on_the_command_line() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", sorted(set(names_on_the_command_line())))
 def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
-    others = {"rgm": "other: {}\n", "hmm_rnn": "third: {}\n"}
+    others = {"rgm": "other: {}\n", "hmm_rnn": "third: {}\n", "group_composition": "last: {}\n"}
     workflow = workflow_of(tmp_path, neural_rg=f"{name}: {{}}\n", **others)
     with pytest.raises(UserError, match=rf"neural_rg\.yaml: {name}: this name is taken"):
         load_workflow(workflow_settings(workflow))

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from strata import memory, reporting, training
 from strata.anomalies import Watch, gradient_norms, spikes
-from strata.checkpoints import load_tensors
+from strata.checkpoints import RunFiles, load_tensors
 from strata.errors import Interrupted, UserError
 from strata.history import read_history
 from strata.memory import memory_in_words, resident_memory
 from strata.randomness import Generators
 from strata.reporting import Reporter
-from strata.training import RunFiles, train_to_files
+from strata.training import train_to_files
 from strata.training_settings import TrainingSettings
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")

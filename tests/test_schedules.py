@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from strata.checkpoints import load_tensors
+from strata.checkpoints import RunFiles, load_tensors
 from strata.history import read_history
 from strata.randomness import Generators
 from strata.schedules import Plateau, Schedule
-from strata.training import RunFiles, train_to_files
+from strata.training import train_to_files
 from strata.training_settings import PlateauSettings, TrainingSettings
 
 LR = 0.5

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from strata import artifacts
 from strata.artifacts import open_h5, read_h5
-from strata.checkpoints import Checkpoint, load_tensors, save_tensors
+from strata.checkpoints import Checkpoint, RunFiles, load_tensors, save_tensors
 from strata.errors import Interrupted, UserError
 from strata.history import read_history
 from strata.randomness import Generators
 from strata.stages import run_stage
-from strata.training import RunFiles, train_to_files
+from strata.training import train_to_files
 from strata.training_settings import TrainingSettings
 
 OnStep = Callable[[int], float]  # called in every training step; gives a factor of the loss

@@ -50,8 +50,21 @@ tiny_hmm:
   dynamics: {n_steps: 500, n_points: 50, n_starts: 2, n_free_steps: 20}
   mechanism: {n_chains: 2, n_steps: 50, n_points: 20, n_draws: 2, n_controls: 2}
 """
-BUILT = ("tiny", "results/tiny_sweep/summary.csv")
+TINY_GROUP = """\
+tiny_group:
+  group: {name: cyclic, n: 5}
+  template: {name: fourier, n_freqs: 2}
+  task: {k: 2}
+  data: {batch_size: 10}
+  model: {kind: QuadraticRNN}
+  training: {steps: 6, snapshot_every: 3}
+  seeds: {n_init: 2}
+  evaluation: {n_sequences: 25}
+  sweep: {hidden_dim: [6, 8]}
+"""
+BUILT = ("tiny", "results/tiny_sweep/summary.csv", "tiny_hmm", "tiny_group")
 SWEEP_RUN = "tiny_sweep/seed~{}"
+GROUP_RUN = "tiny_group/hidden_dim~{}"
 FIRST_BYTES = {".pdf": b"%PDF", ".png": b"\x89PNG", ".gif": b"GIF89a", ".h5": b"\x89HDF"}
 
 SETTINGS = {"settings", "stage_settings"}
@@ -67,6 +80,10 @@ DISSECTED = {"dissect", "plot_mechanism"}
 EMITTING = COMPARED | REVERSED | DISSECTED | {"analyze"}
 TRAINED_HMM = {"train", "plot"} | EMITTING
 
+NEURONS = {"inspect", "plot_predictions", "plot_neurons", "plot_mixing"}
+CLIMBED = {"analyze", "plot", "plot_power"} | NEURONS
+FORETOLD = {"predict", "train", "plot_modes"} | CLIMBED
+
 
 class Checkout:
     """A copy of the repository and the commands a user gives in it."""
@@ -79,6 +96,7 @@ class Checkout:
             copy(source, folder / name)
         self.experiments = folder / "config" / "neural_rg.yaml"
         self.markov = folder / "config" / "hmm_rnn.yaml"
+        self.groups = folder / "config" / "group_composition.yaml"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -125,8 +143,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     checkout.experiments.write_text(TINY)
     checkout.markov.write_text(TINY_HMM)
+    checkout.groups.write_text(TINY_GROUP)
     (checkout.folder / "config" / "rgm.yaml").write_text("{}\n")
-    answer = checkout.snakemake(*BUILT, "tiny_hmm")
+    answer = checkout.snakemake(*BUILT)
     assert answer.returncode == 0, answer.stdout
     return checkout
 
@@ -134,7 +153,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 @pytest.fixture
 def edited(finished: Checkout) -> Iterator[Checkout]:
     """The finished checkout, put back as it was after the test edited it."""
-    tracked = [finished.experiments, finished.markov, finished.folder / "config" / "config.yaml"]
+    tracked = [finished.experiments, finished.markov, finished.groups]
+    tracked.append(finished.folder / "config" / "config.yaml")
     tracked += sorted((finished.folder / "src").rglob("*.py"))
     before = {path: path.read_text() for path in tracked}
     yield finished
@@ -143,11 +163,14 @@ def edited(finished: Checkout) -> Iterator[Checkout]:
             path.write_text(text)
 
 
-@pytest.mark.parametrize(("family", "name"), [("neural_rg", "tiny"), ("hmm_rnn", "tiny_hmm")])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("neural_rg", "tiny"), ("hmm_rnn", "tiny_hmm"), ("group_composition", GROUP_RUN.format(6))],
+)
 def test_every_product_is_there(finished: Checkout, family: str, name: str) -> None:
     folder = finished.folder / "results" / name
     file = finished.folder / "config" / f"{family}.yaml"
-    run = load_experiments(family, file)[name].runs[name]
+    run = load_experiments(family, file)[name.split("/")[0]].runs[name]
     for product in run.products:
         first = FIRST_BYTES.get(Path(product).suffix, b"")
         assert (folder / product).stat().st_size > 0
@@ -163,14 +186,25 @@ def test_a_sweep_ends_in_a_summary(finished: Checkout) -> None:
     assert [row.split(",")[:2] for row in rows[1:]] == [["seed~0", "0"], ["seed~1", "1"]]
 
 
+def test_a_sweep_of_group_composition_ends_in_statistics_and_a_figure(finished: Checkout) -> None:
+    folder = finished.folder / "results" / "tiny_group"
+    for product in ("statistics.csv", "statistics.md", "comparison.pdf", "comparison.png"):
+        assert (
+            (folder / product).read_bytes().startswith(FIRST_BYTES.get(Path(product).suffix, b""))
+        )
+    assert "hidden_dim~8" in (folder / "statistics.md").read_text()
+
+
 def test_what_changes_no_value_runs_nothing(edited: Checkout) -> None:
     text = TINY.replace("{L: 4, T: 2.0}", "{T: 2, L: 4, name: ising}  # in another form")
     edited.experiments.write_text(f"# a remark\n{text}\nnew: {{target: {{L: 8}}}}\n")
     text = TINY_HMM.replace("{seq_len: 10}", "{num_seq: 30000, seq_len: 10}  # in another form")
     edited.markov.write_text(f"# a remark\n{text}\nnew_hmm: {{seed: 1}}\n")
+    text = TINY_GROUP.replace("{name: cyclic, n: 5}", "{n: 5}  # in another form")
+    edited.groups.write_text(f"# a remark\n{text}\nnew_group: {{seeds: {{data: 1}}}}\n")
     config = edited.folder / "config" / "config.yaml"
     config.write_text(config.read_text().replace("device: auto", "device: cpu"))
-    assert edited.planned(*BUILT, "tiny_hmm") == set()
+    assert edited.planned(*BUILT) == set()
 
 
 CHANGES = {
@@ -212,6 +246,34 @@ def test_a_changed_value_of_hmm_rnn_runs_its_stages_alone(
     assert edited.planned("tiny_hmm") == {(rule, "tiny_hmm") for rule in stages | SETTINGS}
 
 
+GROUP_CHANGES = {
+    "group": ("n: 5", "n: 6", FORETOLD),
+    "training": ("steps: 6", "steps: 9", FORETOLD),
+    "seeds": ("n_init: 2", "n_init: 3", FORETOLD),
+    "evaluation": ("n_sequences: 25", "n_sequences: 20", {"train"} | CLIMBED),
+    "inspection": ("\n  sweep", "\n  inspection: {n_checkpoints: 3}\n  sweep", NEURONS),
+    "expectation": ("\n  sweep", "\n  expected: {n_drops: 1}\n  sweep", {"analyze"}),
+    "comparison": ("\n  sweep", "\n  comparison: {figure: widths}\n  sweep", set[str]()),
+}
+
+
+@pytest.mark.parametrize("change", GROUP_CHANGES)
+def test_a_changed_value_of_group_composition_runs_its_stages_alone(
+    edited: Checkout, change: str
+) -> None:
+    old, new, stages = GROUP_CHANGES[change]
+    edited.groups.write_text(TINY_GROUP.replace(old, new, 1))
+    jobs = {(rule, GROUP_RUN.format(d)) for rule in stages | SETTINGS for d in (6, 8)}
+    over_runs = {"summary", "summarize"}
+    if "analyze" not in stages:
+        over_runs = {"summary", "summarize"} if change in ("inspection", "comparison") else set()
+    if "train" in stages or change == "comparison":
+        over_runs.add("compare")
+    planned = edited.planned("tiny_group")
+    assert {job for job in planned if job[1] != "tiny_group"} == jobs
+    assert {rule for rule, run in planned if run == "tiny_group"} >= over_runs - {"summary"}
+
+
 def test_another_seed_makes_only_the_new_run(edited: Checkout) -> None:
     edited.experiments.write_text(TINY.replace("seed: [0, 1]", "seed: [0, 1, 2]"))
     stages = {"train", "sample", "evolve", "analyze"}
@@ -221,10 +283,15 @@ def test_another_seed_makes_only_the_new_run(edited: Checkout) -> None:
 
 FIGURES = {
     (rule, run)
-    for run, rules in (("tiny", TRAINED), ("tiny_hmm", TRAINED_HMM))
+    for run, rules in (
+        ("tiny", TRAINED),
+        ("tiny_hmm", TRAINED_HMM),
+        (GROUP_RUN.format(6), FORETOLD),
+        (GROUP_RUN.format(8), FORETOLD),
+    )
     for rule in rules
     if rule.startswith("plot")
-}
+} | {("compare", "tiny_group")}
 OF_TRAJECTORIES = ("plot_trajectory", "plot_dynamics", "plot_mechanism")
 
 
@@ -236,13 +303,16 @@ OF_TRAJECTORIES = ("plot_trajectory", "plot_dynamics", "plot_mechanism")
     ("hmm_rnn/trajectory_panels", {(rule, "tiny_hmm") for rule in OF_TRAJECTORIES}),
     ("hmm_rnn/measurements", {("analyze", "tiny_hmm")}),
     ("hmm_rnn/learner", set()),
+    ("group_composition/plot_power", {("plot_power", GROUP_RUN.format(d)) for d in (6, 8)}),
+    ("group_composition/predict", set()),
+    ("group_composition/summarize", {("summarize", "tiny_group")}),
 ])  # fmt: skip
 def test_an_edited_module_makes_only_its_figures_again(
     edited: Checkout, module: str, jobs: set[tuple[str, str]]
 ) -> None:
     file = edited.folder / "src" / "strata" / f"{module}.py"
     file.write_text(file.read_text() + "\n# edited\n")
-    assert edited.planned(*BUILT, "tiny_hmm") == jobs
+    assert edited.planned(*BUILT) == jobs
 
 
 # Networks that are not trained here, and what a training learns from.
@@ -364,7 +434,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 FLOWS = load_experiments("neural_rg", REPOSITORY / "config" / "neural_rg.yaml")
 IMAGES = load_experiments("rgm", REPOSITORY / "config" / "rgm.yaml")
 CHAINS = load_experiments("hmm_rnn", REPOSITORY / "config" / "hmm_rnn.yaml")
-SHIPPED = {**FLOWS, **IMAGES, **CHAINS}
+GROUPS = load_experiments("group_composition", REPOSITORY / "config" / "group_composition.yaml")
+SHIPPED = {**FLOWS, **IMAGES, **CHAINS, **GROUPS}
 
 
 def runs_of(*experiments: Experiment) -> set[str]:
@@ -391,6 +462,13 @@ def test_targets_by_name(shipped: Checkout) -> None:
     assert runs("neural_rg") == runs_of(*FLOWS.values())
     assert runs("rgm") == runs_of(*IMAGES.values())
     assert runs("hmm_rnn") == runs_of(*CHAINS.values())
+    assert runs("group_composition") == runs_of(*GROUPS.values())
+
+
+def test_a_sweep_takes_every_stage_and_every_figure_of_group_composition(shipped: Checkout) -> None:
+    model = family_settings("group_composition")
+    rules = {rule for rule, _ in shipped.planned("group_hidden_dim")} - {"summary"}
+    assert rules == {*model.stage_sections, *model.further_rules, "settings", "stage_settings"}
 
 
 @pytest.mark.parametrize(("family", "name"), [("rgm", "demo_rgm"), ("hmm_rnn", "demo_hmm")])

@@ -1,8 +1,11 @@
-"""A loss and its gradient as one CUDA graph: what is launched at every step is launched at once.
+"""Steps as CUDA graphs: what is launched at every step is launched at once.
 
-Conventions: shapes, devices and the parameters' storage must stay as they were; what varies from
-step to step is copied or drawn into `inputs` before each call. The function must not make the host
-wait for the device. Results equal those of calling the function, since the same kernels run.
+`CapturedLoss` is a loss and its gradient, `CapturedUpdate` a whole step with its optimizer.
+
+Conventions: shapes, devices and the storage of all tensors must stay as they were; what varies from
+step to step is copied or drawn into tensors that the graph reads, before each call. The function
+must not make the host wait for the device. Results equal those of calling the function, since the
+same kernels run.
 
 Source: CUDA graphs as torch exposes them, `torch.cuda.CUDAGraph`.
 """
@@ -12,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+Update = Callable[[], Mapping[str, Tensor]]
 LossFunction = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 WARM_UP_CALLS = 3
 
@@ -51,6 +55,42 @@ class CapturedLoss:
         metrics = {name: metric.clone() for name, metric in self._metrics.items()}
         loss: Tensor = _Known.apply(self._loss, self._gradients, *self._parameters)
         return loss, metrics
+
+
+class CapturedUpdate:
+    """A step that changes tensors in place, captured whole.
+
+    Args:
+        update: what is captured; it returns metrics, detached tensors.
+        state: all tensors that the step changes. Those that there are before the first step go
+            back to what they were after warming up; those that the first step makes (moments of an
+            optimizer) begin at zero.
+        device: the CUDA device.
+    """
+
+    def __init__(
+        self, update: Update, state: Callable[[], Sequence[Tensor]], device: torch.device
+    ) -> None:
+        before = [(tensor, tensor.detach().clone()) for tensor in state()]
+        aside = torch.cuda.Stream(device)
+        aside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP_CALLS):
+                update()
+        torch.cuda.current_stream(device).wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._metrics = update()
+        with torch.no_grad():
+            for tensor in state():
+                tensor.zero_()
+            for tensor, value in before:
+                tensor.copy_(value)
+
+    def __call__(self) -> Mapping[str, Tensor]:
+        """Take a step; return its metrics, which the next step overwrites."""
+        self._graph.replay()
+        return self._metrics
 
 
 class _Known(torch.autograd.Function):

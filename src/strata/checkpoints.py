@@ -10,6 +10,7 @@ import fcntl
 import io
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ from strata.artifacts import written_beside
 from strata.errors import UserError
 
 FORMAT = 2
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of a run: the checkpoint while it lasts, the model and the history at the end."""
+
+    model: Path
+    history: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The undeclared file beside the model."""
+        return self.model.with_name("checkpoint.pt")
 
 
 class Checkpoint:

@@ -92,6 +92,11 @@ class RunSettings(Settings):
         """The files that the run ends in, below its folder."""
         raise NotImplementedError
 
+    @property
+    def sweep_products(self) -> tuple[str, ...]:
+        """The files that a sweep of such runs ends in, below its folder, beside `summary.csv`."""
+        return ()
+
     def sections_of(self, stage: str) -> str:
         """Return what the stage reads, as canonical JSON: one line, sorted keys.
 

@@ -28,7 +28,7 @@ class Learner(Protocol):
         ...
 
     def evaluate(self) -> Mapping[str, Tensor]:
-        """Return metrics of the present weights (detached scalars)."""
+        """Return metrics of the present weights (detached scalars; one is monitored)."""
         ...
 
     def snapshot(self) -> Mapping[str, Tensor]:
@@ -41,4 +41,21 @@ class Learner(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
+        ...
+
+
+@runtime_checkable
+class UpdatingLearner(Learner, Protocol):
+    """A learner that takes a whole step by itself, its optimizer's included.
+
+    It sees to it that nothing that is not finite gets into its weights, and `training_step` is not
+    called. Metrics of its steps and evaluations may be vectors, of one length each.
+    """
+
+    def update(self, step: int, learning_rate: float) -> Mapping[str, Tensor]:
+        """Take a step; return `loss`, `gradient_norm` and metrics, which may be overwritten."""
+        ...
+
+    def is_finished(self, metrics: Mapping[str, Tensor]) -> bool:
+        """Whether an evaluation shows that there is nothing left to learn."""
         ...

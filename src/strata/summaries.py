@@ -19,10 +19,11 @@ from strata.stages import run_stage
 def summary(settings_files: Sequence[Path], analysis_files: Sequence[Path]) -> pd.DataFrame:
     """Return one row per run: settings that differ between the runs, then the quantities."""
     settings = [dict(_flat(read_json(path))) for path in settings_files]
-    varied = [key for key in settings[0] if len({str(block[key]) for block in settings}) > 1]
+    keys = dict.fromkeys(key for block in settings for key in block)
+    varied = [key for key in keys if len({str(block.get(key)) for block in settings}) > 1]
     rows = []
     for block, path in zip(settings, analysis_files, strict=True):
-        row = {"run": path.parent.name, **{key: block[key] for key in varied}}
+        row = {"run": path.parent.name, **{key: block.get(key) for key in varied}}
         for name, entry in read_analysis(path).items():
             row[name] = entry["value"]
             if entry["error"] is not None:

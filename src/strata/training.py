@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from strata.anomalies import Watch, gradient_norms, spikes
 from strata.artifacts import fingerprint, provenance
-from strata.checkpoints import Checkpoint, copied, save_tensors
+from strata.checkpoints import Checkpoint, RunFiles, copied, save_tensors
 from strata.errors import Interrupted, UserError
 from strata.history import History, Table
 from strata.interruptions import stop_signals
-from strata.learner import Learner
+from strata.learner import Learner, UpdatingLearner
 from strata.memory import resident_memory
 from strata.progress import Progress
 from strata.randomness import Generators
@@ -33,19 +33,6 @@ from strata.schedules import Schedule
 from strata.training_settings import TrainingSettings
 
 MAX_SETBACKS = 3
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of a run: the checkpoint while it lasts, the model and the history at the end."""
-
-    model: Path
-    history: Path
-
-    @property
-    def checkpoint(self) -> Path:
-        """The undeclared file beside the model."""
-        return self.model.with_name("checkpoint.pt")
 
 
 def train_to_files(
@@ -203,6 +190,20 @@ class _Run:
         """One step of the optimizer."""
         self._doing = f"step {self.progress.step + 1}"
         learning_rate = self._learning_rate()
+        if isinstance(self.learner, UpdatingLearner):
+            row = dict(self.learner.update(self.progress.step, learning_rate))
+        else:
+            row = self._descend(learning_rate)
+        self.progress.step += 1
+        self._snapshot_if_due()
+        if self.progress.step % self.settings.record_every == 0:
+            row["learning_rate"] = torch.tensor(learning_rate, dtype=torch.float64)
+            self._rows.append(
+                {name: value.to(torch.float64, copy=True) for name, value in row.items()}
+            )
+
+    def _descend(self, learning_rate: float) -> dict[str, Tensor]:
+        """Take the gradient of the learner's loss and one step of the optimizer; watch both."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         looking = torch.autograd.set_detect_anomaly(True) if self.settings.detect_anomaly else None
@@ -215,14 +216,9 @@ class _Run:
         if self.settings.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
         self.optimizer.step()
-        self.progress.step += 1
-        self._snapshot_if_due()
         loss = loss.detach()
-        self._watch.note(self.progress.step, loss, norms, norm)
-        if self.progress.step % self.settings.record_every == 0:
-            row = {"loss": loss, "gradient_norm": norm, **metrics}
-            row["learning_rate"] = loss.new_full((), learning_rate, dtype=torch.float64)
-            self._rows.append({name: value.double() for name, value in row.items()})
+        self._watch.note(self.progress.step + 1, loss, norms, norm)
+        return {"loss": loss, "gradient_norm": norm, **metrics}
 
     def _snapshot_if_due(self) -> None:
         """Keep a snapshot of the first step and of every so many."""
@@ -240,15 +236,16 @@ class _Run:
     def evaluate(self) -> dict[str, float]:
         """Evaluate, record, and keep a copy of the weights if they are the best so far."""
         self._doing = f"the evaluation at step {self.progress.step}"
-        metrics = {name: value.item() for name, value in self.learner.evaluate().items()}
+        found = {name: value.double().cpu() for name, value in self.learner.evaluate().items()}
+        metrics = {name: value.item() for name, value in found.items() if not value.ndim}
         if self.schedule.observe(metrics[self.monitor]):
             print(
                 f"step {self.progress.step}: {self.monitor} no longer improves: learning rate "
                 f"{self._learning_rate():g}",
                 flush=True,
             )
-        row = {"step": self.progress.step, **metrics}
-        self.history.append("eval", {name: np.array([value]) for name, value in row.items()})
+        row = {name: value.numpy()[None] for name, value in found.items()}
+        self.history.append("eval", {"step": np.array([self.progress.step]), **row})
         if self.progress.judge(metrics[self.monitor], self.settings):
             self.progress.best = copied(
                 {
@@ -258,6 +255,8 @@ class _Run:
                     "best_metrics": metrics,
                 }
             )
+        if isinstance(self.learner, UpdatingLearner) and self.learner.is_finished(found):
+            self.progress.is_out_of_patience = True  # as patience does, this ends the run
         return metrics
 
     def is_finite(self) -> bool:
@@ -288,12 +287,12 @@ class _Run:
     def _flush_rows(self) -> None:
         if not self._rows:
             return
-        names = list(self._rows[0])
-        table = torch.stack([torch.stack([row[name] for name in names]) for row in self._rows])
-        columns = table.to("cpu", torch.float64).numpy()
+        rows = {
+            name: torch.stack([row[name] for row in self._rows]).cpu().numpy()
+            for name in self._rows[0]
+        }
         every, last = self.settings.record_every, self.progress.step // self.settings.record_every
         steps = every * np.arange(last - len(self._rows) + 1, last + 1)
-        rows = {name: columns[:, i] for i, name in enumerate(names)}
         self.history.append("train", {"step": steps, **rows})
         so_far = self.history["train"]
         report = spikes(so_far["step"], so_far["gradient_norm"], len(self._rows))

@@ -44,7 +44,8 @@ def files_of(experiment):
         for product in run.products
     ]
     if experiment.is_sweep:
-        files.append(f"results/{experiment.name}/summary.csv")
+        names = ("summary.csv", *next(iter(experiment.runs.values())).sweep_products)
+        files += [f"results/{experiment.name}/{name}" for name in names]
     return files
 
 
@@ -71,6 +72,11 @@ def modules(*names):
 def runs_where(family, holds):
     """Return the runs of a family whose settings fulfil a condition, as a regular expression."""
     return alternatives(name for name, f in FAMILY_OF.items() if f == family and holds(RUNS[name]))
+
+
+def sweeps_of(family):
+    """Return the sweeps of a family, as a regular expression."""
+    return alternatives(e.name for e in EXPERIMENTS.values() if e.family == family and e.is_sweep)
 
 
 def files_of_runs(name):

@@ -251,6 +251,8 @@ rule neural_rg_analyze:
         "results/{run}/logs/analyze.log",
     benchmark:
         "results/{run}/benchmarks/analyze.tsv"
+    wildcard_constraints:
+        run=runs_where("neural_rg", lambda run: True),
     conda:
         "../../envs/strata.yaml"
     threads: 1

@@ -6,6 +6,7 @@ Beside the outputs stands `checkpoint.pt` while the run goes on; see `strata.che
 from collections.abc import Sequence
 
 from strata.artifacts import check_origin
+from strata.checkpoints import RunFiles
 from strata.config import read_settings
 from strata.devices import prepare
 from strata.hmm_rnn.config import RunSettings
@@ -14,7 +15,7 @@ from strata.hmm_rnn.reference import read_reference
 from strata.hmm_rnn.rnn import NoiseDrivenRNN
 from strata.randomness import Generators
 from strata.stages import run_stage, stage_arguments
-from strata.training import RunFiles, train_to_files
+from strata.training import train_to_files
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ Beside the outputs stands `checkpoint.pt` while the run goes on; see `strata.che
 
 from collections.abc import Sequence
 
+from strata.checkpoints import RunFiles
 from strata.config import read_settings
 from strata.devices import prepare
 from strata.errors import UserError
@@ -15,7 +16,7 @@ from strata.neural_rg.learner import FlowLearner
 from strata.neural_rg.targets import build_target
 from strata.randomness import Generators
 from strata.stages import run_stage, stage_arguments
-from strata.training import RunFiles, train_to_files
+from strata.training import train_to_files
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ Beside the outputs stands `checkpoint.pt` while the run goes on; see `strata.che
 from collections.abc import Sequence
 
 from strata.artifacts import fingerprint
+from strata.checkpoints import RunFiles
 from strata.config import read_settings
 from strata.devices import prepare
 from strata.randomness import Generators
@@ -13,7 +14,7 @@ from strata.rgm.config import RunSettings
 from strata.rgm.inputs import build_model, load_images, training_images
 from strata.rgm.learner import ImageLearner
 from strata.stages import run_stage, stage_arguments
-from strata.training import RunFiles, train_to_files
+from strata.training import train_to_files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
