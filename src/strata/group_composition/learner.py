@@ -9,6 +9,7 @@ diverged: its weights stay where they were last finite, and the others go on. `c
 over the networks that did not diverge.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,7 +76,7 @@ class GroupLearner:
         self.alive = torch.ones(network.n_replicas, dtype=torch.bool, device=device)
         self._initial = self._losses_now()
         self._base_rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._base, self._rate = lr, lr
+        self._base, self._rate = lr, math.nan
         self._captured: CapturedUpdate | None = None
 
     @property
@@ -91,6 +92,8 @@ class GroupLearner:
 
     def update(self, step: int, learning_rate: float) -> Mapping[str, Tensor]:
         """Take a step; see `strata.learner.UpdatingLearner`."""
+        if self.alive.is_cuda and self._captured is None:
+            self._rates_on_device()
         self._set_rate(learning_rate)
         if self._stream is not None and self._batch is not None:
             self._stream.draw(step, self._batch)
@@ -118,18 +121,27 @@ class GroupLearner:
         )  # a mixing matrix of sequences of two has none
         losses, norms = losses.detach(), replica_norms(gradients)
         self.alive &= torch.isfinite(norms) & torch.isfinite(losses)
-        for gradient in gradients:
-            gradient.masked_fill_(_along(~self.alive, gradient), 0.0)
         if self._clip_norm is not None:
             clip(gradients, norms, self._clip_norm)
         for weight, gradient in zip(self._weights, gradients, strict=True):
             weight.grad = gradient.contiguous()
-        self.optimizer.step()
+        self._step()
         return {
             "loss": _mean_where(self.alive, losses),
             "gradient_norm": _mean_where(self.alive, norms),
             "losses": torch.where(self.alive, losses, torch.nan),
         }
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        """Take the optimizer's step, but for the networks that diverged."""
+        if not self.alive.is_cuda and bool(self.alive.all()):
+            self.optimizer.step()
+            return
+        before = [weight.detach().clone() for weight in self._weights]
+        self.optimizer.step()
+        for weight, old in zip(self._weights, before, strict=True):
+            weight.copy_(torch.where(_along(self.alive, weight), weight, old))
 
     def _state(self) -> list[Tensor]:
         """Return what a step changes."""
@@ -140,6 +152,11 @@ class GroupLearner:
             if isinstance(value, Tensor)
         ]
         return [*self._weights, self.alive, *moments]
+
+    def _rates_on_device(self) -> None:
+        """Keep the rates where a graph reads them at every step; a checkpoint leaves them aside."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.as_tensor(group["lr"], device=self.alive.device).clone()
 
     def _set_rate(self, learning_rate: float) -> None:
         """Set every group's rate in proportion; a graph reads it from the same place."""

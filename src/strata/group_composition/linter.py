@@ -58,19 +58,20 @@ def names_of(drop: Drop, irreps: Sequence[Irrep]) -> str:
 
 def _too_short(settings: RunSettings, expected: Expectation) -> str | None:
     steps, n_steps = np.asarray(expected.steps), settings.training.steps
-    late = np.flatnonzero(steps > n_steps)
-    if not len(late):
+    late = steps > n_steps
+    if not late.any():
         return None
-    first = late[0]
-    if first == 0:
+    if late.all():
         return (
-            f"The first drop is expected at step {steps[0]:,.0f} at the earliest; training ends at "
-            f"step {n_steps:,}, before anything is learned."
+            f"The first drop is expected at step {steps.min():,.0f} at the earliest; training "
+            f"ends at step {n_steps:,}, before anything is learned."
         )
+    first = int(late.argmax())
     return (
         f"Drop {first + 1} of {len(steps)} ({names_of(expected.drops[first], expected.irreps)}) is "
         f"expected at step {steps[first]:,.0f} at the earliest and the last at step "
-        f"{steps[-1]:,.0f}; training ends at step {n_steps:,}, on plateau {first} at the lowest."
+        f"{steps.max():,.0f}; training ends at step {n_steps:,}, on plateau {(~late).sum()} "
+        "at the lowest."
     )
 
 
@@ -97,7 +98,7 @@ def _no_staircase(settings: RunSettings, expected: Expectation) -> str | None:
     drops, steps = expected.drops, expected.steps
     if len(drops) == 1:
         n = len(drops[0].irreps)
-        if n == 1 and len(drops[0].components) == 1:
+        if n == 1:
             return None
         return f"All {n} representations tie: no staircase, one drop."
     merged = sum(later < CLOSE * earlier for earlier, later in itertools.pairwise(steps))

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from strata.group_composition.model_settings import ModelSettings
 from strata.group_composition.operations import power
-from strata.group_composition.sequences import Rows, Sequences
+from strata.group_composition.sequences import OtherRows, Rows, Sequences
 
 Translates = Float[Tensor, "element element"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -116,7 +116,9 @@ class QuadraticRNN(Network):
             states.append(self._joined(sequences, mixed, sequences.rows(drive, position)))
         return states
 
-    def _joined(self, sequences: Sequences, left: Rows, right: Rows) -> Rows:
+    def _joined(
+        self, sequences: Sequences, left: Rows, right: OtherRows
+    ) -> Float[Tensor, "replica joined_row neuron"]:
         a, b = sequences.paired(left, right)
         joined = a * b if self.is_multiplicative else power(a + b, 2)
         return joined.flatten(1, -2)

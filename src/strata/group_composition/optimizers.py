@@ -20,8 +20,8 @@ from strata.group_composition.networks import Network
 from strata.group_composition.training_settings import GroupTraining
 
 READOUT = "W_out"
-SMALLEST_SQUARE = 1e-30
-"""Added to a neuron's squared norm, so that a neuron of zeros has a finite rate."""
+LARGEST_RATE = 1e15
+"""Of a neuron, as a multiple of the learning rate; that of a neuron of zeros would be infinite."""
 
 
 class NeuronScaledSGD(torch.optim.Optimizer):
@@ -55,6 +55,7 @@ class NeuronScaledSGD(torch.optim.Optimizer):
         scaled = [weight.grad for weight in weights]
         if group["exponent"] != 0:
             rates = self._squared_norms(weights).pow(group["exponent"] / 2)
+            rates = rates.clamp_max(LARGEST_RATE)
             scaled = [
                 gradient * _along(rates, gradient.ndim, axis)
                 for gradient, axis in zip(scaled, self._axes, strict=True)
@@ -69,12 +70,11 @@ class NeuronScaledSGD(torch.optim.Optimizer):
 
     def _squared_norms(self, weights: Sequence[Tensor]) -> Tensor:
         """Return every neuron's squared norm: [replica, neuron]."""
-        total: Tensor | float = SMALLEST_SQUARE
+        squares = []
         for weight, axis in zip(weights, self._axes, strict=True):
             others = [a for a in range(1, weight.ndim) if a != weight.ndim + axis]
-            total = total + weight.square().sum(others)
-        assert isinstance(total, Tensor)
-        return total
+            squares.append(weight.square().sum(others))
+        return torch.stack(squares).sum(0)
 
 
 def _neuron_axis(name: str) -> int:

@@ -10,16 +10,18 @@ sequences, the last element running fastest in the grid. `products[t]` are the e
 of the rows that hold what depends on the first t elements.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 Rows = Float[Tensor, "replica row neuron"]
+OtherRows = Float[Tensor, "replica other_row neuron"]
 Table = Float[Tensor, "replica element neuron"]
 
 
+@runtime_checkable
 class Sequences(Protocol):
     """Sequences of k elements that a network works on."""
 
@@ -32,7 +34,7 @@ class Sequences(Protocol):
         """Return the rows of a table for the elements at a position (from 0 on)."""
         ...
 
-    def paired(self, left: Rows, right: Rows) -> tuple[Tensor, Tensor]:
+    def paired(self, left: Rows, right: OtherRows) -> tuple[Tensor, Tensor]:
         """Return two neighbouring parts in shapes whose elementwise operations pair them."""
         ...
 
@@ -57,7 +59,7 @@ class Listing:
         """Return the rows of a table for the elements at a position (from 0 on)."""
         return table.index_select(1, self.columns[position])
 
-    def paired(self, left: Rows, right: Rows) -> tuple[Tensor, Tensor]:
+    def paired(self, left: Rows, right: OtherRows) -> tuple[Tensor, Tensor]:
         """Return both as they are: row by row."""
         return left, right
 
@@ -80,7 +82,7 @@ class Grid:
         """Return the table itself: a row for every element."""
         return table
 
-    def paired(self, left: Rows, right: Rows) -> tuple[Tensor, Tensor]:
+    def paired(self, left: Rows, right: OtherRows) -> tuple[Tensor, Tensor]:
         """Return both with an axis each, so that every left row meets every right one."""
         return left.unsqueeze(2), right.unsqueeze(1)
 

@@ -6,7 +6,7 @@ which depends on the seed and the epoch alone; a last part that is smaller than 
 out.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -18,6 +18,7 @@ from strata.randomness import Generators
 SequenceBatch = Int64[Tensor, "sequence position"]
 
 
+@runtime_checkable
 class Stream(Protocol):
     """Gives a batch of sequences for every step."""
 

@@ -39,6 +39,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from strata.group_composition.exact_solutions import MAX_CONDITION_NUMBER
 from strata.group_composition.fourier import fourier_transform
 from strata.group_composition.irreps import Irrep
 
@@ -112,6 +113,7 @@ def components(
     transforms = fourier_transform(irreps, template)
     for number, (irrep, x_hat) in enumerate(zip(irreps, transforms, strict=True)):
         sigmas = np.linalg.svd(x_hat, compute_uv=False)[:: irrep.degree]
+        sigmas[sigmas < sigmas[0] / MAX_CONDITION_NUMBER] = 0
         if irrep.dimension * (sigmas @ sigmas) / len(template) > NO_POWER * total:
             found += _paths(number, irrep, sigmas, len(template), k)
     found = [component for component in found if component.power > NO_POWER * total]
@@ -158,9 +160,15 @@ def _distinct(sigmas: Float[np.ndarray, " value"]) -> tuple[list[float], list[in
 
 
 def drops(found: Sequence[Component], order: int, k: int) -> list[Drop]:
-    """Return the staircase: components of falling utility, those that tie taken together."""
+    """Return the staircase: components of falling utility, those that tie taken together.
+
+    Components without utility are never learned; their power is left after the last drop.
+    """
     groups: list[list[Component]] = []
+    never = sum((component.power for component in found if component.utility == 0), 0.0) / order
     for component in found:
+        if component.utility == 0:
+            continue
         if groups and component.utility > (1 - SAME) * groups[-1][0].utility:
             groups[-1].append(component)
         else:
@@ -172,8 +180,8 @@ def drops(found: Sequence[Component], order: int, k: int) -> list[Drop]:
         staircase.append(
             Drop(
                 components=tuple(group),
-                before=sum(heights[number:], 0.0),
-                after=sum(heights[number + 1 :], 0.0),
+                before=sum(heights[number:], never),
+                after=sum(heights[number + 1 :], never),
                 utility=group[0].utility,
                 growth=(weightiest.power / 2 / weightiest.utility) ** (1 / (k + 1)),
             )
