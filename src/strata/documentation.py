@@ -94,12 +94,17 @@ def _type_name(field: FieldInfo) -> str:
     words = _annotation_words(field.annotation)
     symbols = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
-        f"{symbol} {getattr(item, name):g}"
+        f"{symbol} {_bound(getattr(item, name))}"
         for item in field.metadata
         for name, symbol in symbols.items()
         if getattr(item, name, None) is not None
     ]
     return f"{words}, {', '.join(bounds)}" if bounds else words
+
+
+def _bound(number: int | float) -> str:
+    """Return a bound in words; whole numbers with all their digits."""
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _annotation_words(annotation: Any) -> str:

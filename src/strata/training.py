@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def train_to_files(
             monitor=monitor,
             optimizer=optimizer,
         )
-        if not math.isfinite(progress.best_value):
+        if not math.isfinite(progress.best_value) and not isinstance(learner, UpdatingLearner):
             raise UserError(
                 f"{monitor} was not finite in any evaluation; lower the learning "
                 f"rate ({settings.lr:g}) or clip the gradient's norm."
@@ -175,6 +175,7 @@ class _Run:
         self.parameters = {name: p for name, p in named.items() if p.requires_grad}
         self.schedule = Schedule(self.settings)
         self._watch = Watch(list(self.parameters), self.generators.device)
+        self._updates = isinstance(self.learner, UpdatingLearner)
         self._rows: list[dict[str, Tensor]] = []
         self._doing, self._saved_step = "", 0
 
@@ -190,8 +191,9 @@ class _Run:
         """One step of the optimizer."""
         self._doing = f"step {self.progress.step + 1}"
         learning_rate = self._learning_rate()
-        if isinstance(self.learner, UpdatingLearner):
-            row = dict(self.learner.update(self.progress.step, learning_rate))
+        if self._updates:
+            learner = cast(UpdatingLearner, self.learner)
+            row = dict(learner.update(self.progress.step, learning_rate))
         else:
             row = self._descend(learning_rate)
         self.progress.step += 1
@@ -255,7 +257,7 @@ class _Run:
                     "best_metrics": metrics,
                 }
             )
-        if isinstance(self.learner, UpdatingLearner) and self.learner.is_finished(found):
+        if self._updates and cast(UpdatingLearner, self.learner).is_finished(found):
             self.progress.is_out_of_patience = True  # as patience does, this ends the run
         return metrics
 

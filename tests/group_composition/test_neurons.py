@@ -3,7 +3,7 @@
 Projections are made from characters, responses to translates from the multiplication table.
 """
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,24 +16,28 @@ import pytest
 from strata.artifacts import write_h5
 from strata.errors import UserError
 from strata.group_composition import neurons
-from strata.group_composition.config import RunSettings
 from strata.group_composition.exact_solutions import Model, exact_weights, width_of
-from strata.group_composition.groups import FiniteGroup
-from strata.group_composition.irreps import Irrep
+from strata.group_composition.group_settings import (
+    Cyclic,
+    Dicyclic,
+    Dihedral,
+    GroupSettings,
+    Product,
+    Symmetric,
+)
+from strata.group_composition.groups import FiniteGroup, build_group
+from strata.group_composition.irreps import Irrep, irreducible_representations
+from strata.group_composition.linter import Expectation
 from strata.group_composition.neurons import Parts
-from strata.group_composition.predict import expectation, task_arrays
+from strata.group_composition.predict import task_arrays
+from strata.group_composition.theory import components, drops
 
-C10: dict[str, Any] = {"name": "cyclic", "n": 10}
-C11: dict[str, Any] = {"name": "cyclic", "n": 11}
-C5XC5: dict[str, Any] = {"name": "product", "orders": [5, 5]}
-C2XC3XC4: dict[str, Any] = {"name": "product", "orders": [2, 3, 4]}
-D5: dict[str, Any] = {"name": "dihedral", "n": 5}
-Q8: dict[str, Any] = {"name": "dicyclic", "n": 2}
-S4: dict[str, Any] = {"name": "symmetric", "n": 4}
+C10, C11, C5XC5 = Cyclic(n=10), Cyclic(n=11), Product(orders=(5, 5))
+C2XC3XC4, D5, Q8, S4 = Product(orders=(2, 3, 4)), Dihedral(n=5), Dicyclic(n=2), Symmetric(n=4)
 CYCLIC = (C10, C11, C5XC5, C2XC3XC4)
 GROUPS = (*CYCLIC, D5, Q8, S4)
-GAUSSIAN: dict[str, Any] = {"name": "gaussian"}
-TWO_OF_C10: dict[str, Any] = {"name": "custom_fourier", "powers": [0.0, 1.0, 0.0, 4.0, 0.0, 0.0]}
+COUNT = np.arange(10)
+TWO_WAVES = 2 * np.cos(0.6 * np.pi * COUNT + 0.7) + np.cos(0.2 * np.pi * COUNT)
 
 
 @dataclass(frozen=True)
@@ -45,38 +49,39 @@ class World:
     template: np.ndarray
     parts: Parts
 
-    def weights(self, model: Model, k: int, **more: Any) -> dict[str, np.ndarray]:
-        return exact_weights(self.group, self.irreps, self.template, model, k, **more)
+    def weights(self, model: Model, k: int) -> dict[str, np.ndarray]:
+        return exact_weights(self.group, self.irreps, self.template, model, k)
 
 
-def write_task(
-    path: Path, group: dict[str, Any], template: dict[str, Any], **attributes: Any
-) -> Any:
-    settings = RunSettings.model_validate({"group": group, "template": template})
-    made = expectation(settings, None)
-    arrays, units = task_arrays(*made)
+def write_task(path: Path, which: GroupSettings, template: np.ndarray, **attributes: Any) -> None:
+    group = build_group(which)
+    irreps = irreducible_representations(group)
+    staircase = drops(components(irreps, template, 2), group.order, 2)
+    expected = Expectation(staircase, [math.nan] * len(staircase), irreps, template)
+    arrays, units = task_arrays(group, expected)
     write_h5(path, arrays, units=units, attributes=attributes)
-    return made
+
+
+def noise(settings: GroupSettings) -> np.ndarray:
+    template = np.random.default_rng(9).normal(size=settings.order)
+    return template - template.mean()
+
+
+def world_with(settings: GroupSettings, template: np.ndarray) -> World:
+    with TemporaryDirectory() as folder:
+        write_task(Path(folder) / "task.h5", settings, template)
+        parts = neurons.read_parts(Path(folder) / "task.h5")
+    group = build_group(settings)
+    return World(group, irreducible_representations(group), template, parts)
 
 
 @cache
-def _world(group: tuple[Any, ...], template: tuple[Any, ...]) -> World:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "task.h5"
-        made, expected = write_task(path, dict(group), dict(template))
-        parts = neurons.read_parts(path)
-    return World(made, expected.irreps, expected.template, parts)
+def world_of(settings: GroupSettings) -> World:
+    return world_with(settings, noise(settings))
 
 
-def world_of(group: dict[str, Any], template: dict[str, Any] = GAUSSIAN) -> World:
-    def hashable(block: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in block.items())
-
-    return _world(hashable(group), hashable(template))
-
-
-def name_of(group: Any) -> str:
-    return "_".join(str(value) for value in group.values()) if isinstance(group, dict) else ""
+def name_of(settings: GroupSettings) -> str:
+    return build_group(settings).name
 
 
 def readout_norms(W_out: np.ndarray) -> np.ndarray:
@@ -91,7 +96,7 @@ def owners_of(W_out: np.ndarray, parts: Parts) -> np.ndarray:
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=name_of)
-def test_energies_are_those_of_projections_by_characters(group: dict[str, Any]) -> None:
+def test_energies_are_those_of_projections_by_characters(group: GroupSettings) -> None:
     world = world_of(group)
     functions = np.random.default_rng(0).normal(size=(2, 5, world.group.order))
     quotients = world.group.table[:, world.group.inverses]  # h g^-1 by h, g
@@ -115,14 +120,14 @@ def test_a_zero_function_has_no_energy_and_single_precision_is_enough() -> None:
 @pytest.mark.parametrize("group", GROUPS, ids=name_of)
 @pytest.mark.parametrize("model", ["TwoLayerNet", "QuadraticRNN"])
 def test_neurons_of_exact_solutions_have_one_irrep_each_and_the_right_numbers(
-    group: dict[str, Any], model: Model
+    group: GroupSettings, model: Model
 ) -> None:
     world = world_of(group)
     weights = world.weights(model, 2)
     owners = owners_of(weights["W_out"], world.parts)
-    for functions in (weights["W_out"].T, *np.atleast_3d(weights["W_in"]).reshape(
-        -1, *weights["W_in"].shape[-2:]
-    )):  # fmt: skip
+    n_neurons, n_elements = weights["W_out"].T.shape
+    inputs = weights["W_in"].reshape(-1, n_neurons, n_elements)
+    for functions in (weights["W_out"].T, *inputs):
         purest = neurons.energies(functions, world.parts)
         np.testing.assert_allclose(purest[np.arange(len(owners)), owners], 1.0, atol=1e-10)
     for number, irrep in enumerate(world.irreps):
@@ -143,7 +148,7 @@ def test_a_planted_neuron_is_found_among_noise() -> None:
 
 
 def test_only_representations_of_the_template_own_neurons() -> None:
-    parts = world_of(C10, TWO_OF_C10).parts
+    parts = world_with(C10, TWO_WAVES).parts
     assert parts.learned == [3, 1]
     assert parts.has_power.tolist() == [False, True, False, True, False, False]
     shares = np.array([[0.0, 0.1, 0.6, 0.2, 0.1, 0.0], [0.9, 0.05, 0.0, 0.01, 0.04, 0.0]])
@@ -159,7 +164,7 @@ def test_a_neuron_is_dead_below_a_hundredth_of_the_largest_norm() -> None:
 
 
 @pytest.mark.parametrize("group", CYCLIC, ids=name_of)
-def test_a_phase_is_that_of_the_answer_to_translates(group: dict[str, Any]) -> None:
+def test_a_phase_is_that_of_the_answer_to_translates(group: GroupSettings) -> None:
     world = world_of(group)
     random = np.random.default_rng(2)
     coordinates = np.stack(np.unravel_index(np.arange(world.group.order), world.group.shape))
@@ -181,7 +186,7 @@ def test_a_phase_is_that_of_the_answer_to_translates(group: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("group", CYCLIC, ids=name_of)
-def test_the_readout_of_a_translate_is_moved_by_the_negative_angle(group: dict[str, Any]) -> None:
+def test_the_readout_of_a_translate_is_moved_by_the_negative_angle(group: GroupSettings) -> None:
     world = world_of(group)
     columns = world.group.translates(world.template)
     for number in np.flatnonzero(np.abs(world.parts.waves).any(1)):
@@ -195,12 +200,10 @@ def test_the_readout_of_a_translate_is_moved_by_the_negative_angle(group: dict[s
     ("TwoLayerNet", 2), ("SequentialMLP", 3), ("SequentialMLP", 4), ("TreeMLP", 2),
     ("QuadraticRNN", 2), ("QuadraticRNN", 5),
 ])  # fmt: skip
-def test_phases_of_exact_solutions_add_up(group: dict[str, Any], model: Model, k: int) -> None:
+def test_phases_of_exact_solutions_add_up(group: GroupSettings, model: Model, k: int) -> None:
     world = world_of(group)
     weights = world.weights(model, k)
-    names: Sequence[str] = {"TreeMLP": ("W_left", "W_right"), "QuadraticRNN": ("W_in", "W_drive")}.get(
-        model, ()
-    )  # fmt: skip
+    names = {"TreeMLP": ("W_left", "W_right"), "QuadraticRNN": ("W_in", "W_drive")}.get(model)
     inputs = np.stack([weights[name] for name in names]) if names else weights["W_in"]
     owners = owners_of(weights["W_out"], world.parts)
     readout = neurons.phases(weights["W_out"].T, owners, world.parts)
@@ -241,7 +244,7 @@ def test_angles_without_phases_are_from_the_templates_part() -> None:
 
 
 def test_neurons_are_sorted_by_learning_then_angle_with_dead_ones_last() -> None:
-    parts = world_of(C10, TWO_OF_C10).parts
+    parts = world_with(C10, TWO_WAVES).parts
     irreps = np.array([1, -1, 3, 1, 3, -1, 3])
     angle = np.array([0.3, 0.0, 0.2, -0.1, -0.3, -2.0, 0.1])
     order = neurons.sorted_neurons(irreps, angle, parts)
@@ -282,7 +285,7 @@ def test_parts_say_what_the_file_of_the_task_holds() -> None:
 
 def test_neurons_of_another_task_are_refused(tmp_path: Path) -> None:
     task, file = tmp_path / "task.h5", tmp_path / "neurons.h5"
-    write_task(task, C10, GAUSSIAN, settings='{"group": {"n": 10}}')
+    write_task(task, C10, noise(C10), settings='{"group": {"n": 10}}')
     parts = neurons.read_parts(task)
     layout = {"a": "neuron element", "b": "irrep"}
     arrays = {"a": np.zeros((3, 10)), "b": np.zeros(6)}

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from strata import config
 from strata.config import Settings, setting
@@ -34,7 +34,7 @@ class DataSettings(Settings):
     mode: Literal["online", "sampled", "exhaustive", "population"] = setting(
         "online",
         "online: new sequences at every step; sampled: num_samples sequences drawn once; "
-        "exhaustive: all |G|^k; population: the exact mean over all |G|^k, without listing them "
+        "exhaustive: all there are; population: the exact mean over all, without listing them "
         "(networks with one hidden layer).",
     )
     batch_size: int | None = setting(
@@ -75,7 +75,7 @@ class EvaluationSettings(Settings):
 
     n_sequences: int = setting(
         2000,
-        "Sequences of an evaluation; all |G|^k if they are no more than this.",
+        "Sequences of an evaluation; all there are if they are no more than this.",
         unit="sequences",
         ge=10,
         le=MAX_SEQUENCES,
@@ -102,7 +102,7 @@ class ExpectedSettings(Settings):
     plateaus: tuple[int, ...] | None = setting(
         None,
         "Numbers of the plateaus whose heights are held against theory, 1 after the first drop; "
-        "null takes those between the drops that are asked for.",
+        "null takes those after the drops that are asked for.",
     )
     plateau_error: float | None = setting(
         0.01, "Largest relative error of a plateau's height.", gt=0
@@ -118,6 +118,13 @@ class ExpectedSettings(Settings):
         "Number of drops after which the loss must stay for good (a network too narrow for more).",
         ge=0,
     )
+
+    @field_validator("jump_ratio")
+    @classmethod
+    def _an_interval(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bounds is not None and not 0 < bounds[0] < bounds[1]:
+            raise ValueError(f"expected two ascending positive numbers; got {list(bounds)}.")
+        return bounds
 
 
 class ComparisonSettings(Settings):

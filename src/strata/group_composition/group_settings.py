@@ -128,13 +128,16 @@ class FromTable(Settings):
 
     name: Literal["table"] = setting("table", "The kind of group.")
     file: str = setting(
-        "",
+        ...,
         "Text file of integers from 0 on: row g, column h holds the number of the element g h; "
         "separated by blanks or commas.",
         min_length=1,
     )
     order: int = setting(
-        1, "Number of elements; the file must have as many rows.", ge=2, le=MAX_ORDER
+        2,
+        "Number of elements; the file must have as many rows.",
+        ge=2,
+        le=MAX_ORDER,
     )
 
 

@@ -155,5 +155,6 @@ def worst_plateau_error(climb: Climb, numbers: Sequence[int]) -> float:
 
 def jump_ratios(task: Arrays, climb: Climb, n_drops: int) -> np.ndarray:
     """Return measured over predicted steps of the first drops; NaN without a prediction."""
-    ratios: np.ndarray = climb.steps[:n_drops] / task["drops/step"][:n_drops]
+    predicted = task["drops/step"][:n_drops]
+    ratios: np.ndarray = climb.steps[:n_drops] / np.where(predicted > 0, predicted, np.nan)
     return ratios

@@ -69,9 +69,13 @@ def plateaus(steps: Steps, losses: Curve) -> list[Plateau]:
     return found
 
 
-def _medians(steps: Steps, losses: Curve) -> tuple[Curve, Curve]:
+def _medians(
+    steps: Steps, losses: Curve
+) -> tuple[Float[np.ndarray, " stretch"], Float[np.ndarray, " stretch"]]:
     """Return times and medians of the loss over stretches of logarithmic time."""
     good = np.isfinite(losses) & (losses > 0) & (steps > 0)
+    if not good.any():
+        return np.empty(0), np.empty(0)
     steps, losses = steps[good], losses[good]
     stretch = np.floor(np.log(np.maximum(steps, 1)) / np.log(STRETCH)).astype(np.int64)
     starts = np.flatnonzero(np.diff(stretch, prepend=-1))

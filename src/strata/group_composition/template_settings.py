@@ -50,13 +50,13 @@ class CustomFourierTemplate(Settings):
     name: Literal["custom_fourier"] = setting("custom_fourier", "The kind of template.")
     powers: tuple[float, ...] = setting(
         (0.0, 1.0),
-        "Power |x|^2 of each real irreducible representation, in their order (theory.md lists "
-        "them), the trivial one first, whose power must be 0; those left out have none.",
+        "Power (squared norm) of each real irreducible representation, in the order of theory.md: "
+        "the trivial one first, whose power must be 0; those left out have none.",
         min_length=2,
     )
     magnitudes: bool = setting(
         False,
-        "Whether the numbers are magnitudes of Fourier coefficients |x_hat| rather than powers.",
+        "Whether the numbers are magnitudes of Fourier coefficients rather than powers.",
     )
 
     @field_validator("powers")
