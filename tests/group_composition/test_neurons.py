@@ -149,7 +149,7 @@ def test_a_planted_neuron_is_found_among_noise() -> None:
 
 def test_only_representations_of_the_template_own_neurons() -> None:
     parts = world_with(C10, TWO_WAVES).parts
-    assert parts.learned == [3, 1]
+    assert parts.learned == (3, 1)
     assert parts.has_power.tolist() == [False, True, False, True, False, False]
     shares = np.array([[0.0, 0.1, 0.6, 0.2, 0.1, 0.0], [0.9, 0.05, 0.0, 0.01, 0.04, 0.0]])
     assert neurons.owners(shares, np.ones(2), parts).tolist() == [3, 1]
@@ -280,6 +280,7 @@ def test_parts_say_what_the_file_of_the_task_holds() -> None:
     assert world.parts.shape == (2, 5)
     assert world.parts.labels == world.group.labels
     assert world.parts.names == tuple(irrep.name for irrep in world.irreps)
+    assert "f = (1, −2)" in world_of(C5XC5).parts.names
     np.testing.assert_allclose(world.parts.template_parts.sum(0), world.template, atol=1e-12)
 
 

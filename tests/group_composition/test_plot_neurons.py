@@ -354,7 +354,7 @@ def test_without_phases_the_purities_of_each_representation_are_sorted(tmp_path:
         assert curve.get_label() == parts.names[irrep]
     numbers = phases(parts, arrays).axes[3]
     needed = np.asarray(dashed(numbers)[0].get_ydata())[::3]
-    assert needed.tolist() == arrays["neurons/needed"][parts.learned].tolist()
+    assert needed.tolist() == arrays["neurons/needed"][list(parts.learned)].tolist()
 
 
 def test_without_an_exact_solution_no_number_is_asked_for(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from strata.group_composition.groups import FiniteGroup, cyclic_table
 from strata.group_composition.irreps import Irrep, irreducible_representations
 from strata.layouts import read_arrays
 
+MINUS = "\N{MINUS SIGN}"
 DEAD = 0.01
 """Share of the largest norm below which a neuron counts as dead."""
 LAYOUT = {
@@ -43,7 +44,7 @@ LAYOUT = {
     "irrep_of_column": "element",
     "irreps/name": "irrep",
     "irreps/template_part": "irrep element",
-    "irreps/drop": "irrep",
+    "components/irrep": "component",
 }
 
 Functions = Float[np.ndarray, "*batch element"]
@@ -56,11 +57,11 @@ class Parts:
 
     shape: how a function is laid out for drawing; row-major order is that of the elements.
     labels: of the elements.
-    names: of the irreducible representations.
+    names: of the irreducible representations, as figures write them.
     basis: orthonormal functions, one per column.
     irrep_of: the representation that each column belongs to.
     template_parts: the template's part in each representation.
-    drop: number of the drop of the loss in which each is learned, -1 without power.
+    learned: the representations with power, in the order in which they are learned.
     waves: exp(i w g) where a representation has a frequency and is not its own conjugate, else 0.
     """
 
@@ -70,19 +71,13 @@ class Parts:
     basis: Float64[np.ndarray, "element column"]
     irrep_of: Integer[np.ndarray, " column"]
     template_parts: Float64[np.ndarray, "irrep element"]
-    drop: Integer[np.ndarray, " irrep"]
+    learned: tuple[int, ...]
     waves: Complex128[np.ndarray, "irrep element"]
 
     @property
     def has_power(self) -> Bool[np.ndarray, " irrep"]:
         """Whether the template has a part in each representation."""
-        return self.drop >= 0
-
-    @property
-    def learned(self) -> list[int]:
-        """The representations with power, in the order in which they are learned."""
-        order = np.lexsort([np.arange(len(self.drop)), self.drop])
-        return [int(irrep) for irrep in order if self.drop[irrep] >= 0]
+        return np.isin(np.arange(len(self.names)), self.learned)
 
 
 def read_parts(path: Path) -> Parts:
@@ -99,11 +94,11 @@ def read_parts(path: Path) -> Parts:
     return Parts(
         shape=tuple(arrays["shape"].tolist()),
         labels=tuple(label.decode() for label in arrays["labels"]),
-        names=tuple(name.decode() for name in arrays["irreps/name"]),
+        names=tuple(name.decode().replace("-", MINUS) for name in arrays["irreps/name"]),
         basis=arrays["basis"],
         irrep_of=arrays["irrep_of_column"],
         template_parts=parts,
-        drop=arrays["irreps/drop"],
+        learned=tuple(dict.fromkeys(arrays["components/irrep"].tolist())),
         waves=waves,
     )
 
@@ -143,7 +138,7 @@ def waves_of(irreps: tuple[Irrep, ...]) -> Complex128[np.ndarray, "irrep element
 def energies(functions: Functions, parts: Parts) -> Float64[np.ndarray, "*batch irrep"]:
     """Return the share of each function's squared norm in each representation; 0 of a zero one."""
     squares = (functions.astype(np.float64) @ parts.basis) ** 2
-    belongs = parts.irrep_of[:, None] == np.arange(len(parts.drop))
+    belongs = parts.irrep_of[:, None] == np.arange(len(parts.names))
     sums = squares @ belongs.astype(np.float64)
     totals = sums.sum(-1, keepdims=True)
     return np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
@@ -210,8 +205,8 @@ def sorted_neurons(
 
     Dead neurons come last.
     """
-    places = np.full(len(parts.drop) + 1, len(parts.drop))
-    places[parts.learned] = np.arange(len(parts.learned))
+    places = np.full(len(parts.names) + 1, len(parts.names))
+    places[list(parts.learned)] = np.arange(len(parts.learned))
     return np.lexsort([angle, places[irreps]])
 
 
