@@ -238,7 +238,10 @@ class _Run:
     def evaluate(self) -> dict[str, float]:
         """Evaluate, record, and keep a copy of the weights if they are the best so far."""
         self._doing = f"the evaluation at step {self.progress.step}"
-        found = {name: value.double().cpu() for name, value in self.learner.evaluate().items()}
+        found = {
+            name: value.detach().to("cpu", torch.float64, copy=True)
+            for name, value in self.learner.evaluate().items()
+        }
         metrics = {name: value.item() for name, value in found.items() if not value.ndim}
         if self.schedule.observe(metrics[self.monitor]):
             print(

@@ -175,7 +175,7 @@ def test_what_just_fits_is_taken(block: str) -> None:
 @pytest.mark.parametrize(("block", "parts"), [
     ("{group: {n: 1}}", ["group.n", "greater than or equal to 2", "1"]),
     ("{group: {name: product, orders: [1, 5]}}", ["group.orders: expected orders", "[1, 5]"]),
-    ("{group: {name: table, order: 6}}", ["group", "file is missing"]),
+    ("{group: {name: table, file: '', order: 6}}", ["group.file", "at least 1 character"]),
     ("{group: {name: cyclic, orders: [5, 5]}}", ["orders is no setting of cyclic", "product"]),
     ("{template: {name: custom_fourier, powers: [1, 2]}}", ["the first 0", "[1.0, 2.0]"]),
     ("{task: {k: 1}}", ["task.k", "greater than or equal to 2"]),

@@ -128,7 +128,7 @@ class FromTable(Settings):
 
     name: Literal["table"] = setting("table", "The kind of group.")
     file: str = setting(
-        ...,
+        "multiplication_table.txt",
         "Text file of integers from 0 on: row g, column h holds the number of the element g h; "
         "separated by blanks or commas.",
         min_length=1,
