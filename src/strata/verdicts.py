@@ -103,8 +103,11 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _digits(row: Mapping[str, Any]) -> int:
-    """Return the decimals that show two digits of the tolerance, and why a failed check failed."""
-    scales = [row["tolerance"] or 0.0]
+    """Return the decimals that show two digits of the tolerance, and why a failed check failed.
+
+    Without a tolerance they show two digits of what was expected.
+    """
+    scales = [row["tolerance"] or abs(row["expected"] or 0.0)]
     if not row["passed"] and None not in (row["measured"], row["expected"], row["tolerance"]):
         scales.append(abs(row["measured"] - row["expected"]) - row["tolerance"])
     decimals = [1 - math.floor(math.log10(scale)) for scale in scales if scale > 0]

@@ -163,7 +163,7 @@ def checks(
         low, high = expected.jump_ratio
         ask("smallest jump step over predicted", "smallest_jump_ratio", "at least", low)
         ask("largest jump step over predicted", "largest_jump_ratio", "at most", high)
-    ask("final loss over |x|^2 / |G|", "reduction", "at most", expected.final_reduction)
+    ask("final loss over the initial one", "reduction", "at most", expected.final_reduction)
     if expected.final_plateau is not None:
         result.append(_stall(task, whole, expected))
     return [_start(task, found), *result] if begins_small else result
