@@ -18,18 +18,28 @@ from strata.stages import run_stage
 
 def summary(settings_files: Sequence[Path], analysis_files: Sequence[Path]) -> pd.DataFrame:
     """Return one row per run: settings that differ between the runs, then the quantities."""
-    settings = [dict(_flat(read_json(path))) for path in settings_files]
-    keys = dict.fromkeys(key for block in settings for key in block)
-    varied = [key for key in keys if len({str(block.get(key)) for block in settings}) > 1]
+    varied = varied_settings([read_json(path) for path in settings_files])
     rows = []
-    for block, path in zip(settings, analysis_files, strict=True):
-        row = {"run": path.parent.name, **{key: block.get(key) for key in varied}}
+    for block, path in zip(varied, analysis_files, strict=True):
+        row = {"run": path.parent.name, **block}
         for name, entry in read_analysis(path).items():
             row[name] = entry["value"]
             if entry["error"] is not None:
                 row[f"{name}_error"] = entry["error"]
         rows.append(row)
     return pd.DataFrame(rows).set_index("run")
+
+
+def varied_settings(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for each run, the settings that differ between runs: key -> value.
+
+    A key is `section.name`. What a run does not have (blocks of one key can be of several kinds) is
+    left out.
+    """
+    flat = [dict(_flat(block)) for block in blocks]
+    keys = list(dict.fromkeys(key for block in flat for key in block))
+    varied = [key for key in keys if len({str(block.get(key)) for block in flat}) > 1]
+    return [{key: block[key] for key in varied if key in block} for block in flat]
 
 
 def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

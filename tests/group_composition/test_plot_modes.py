@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from strata.artifacts import write_h5
 from strata.group_composition.fourier import isotypic_basis, powers
 from strata.group_composition.function_panels import (
-    IN_ORDER,
+    MOST_COLORED,
     Elements,
     elements_of,
     representation_colors,
@@ -31,6 +31,7 @@ from strata.group_composition.group_settings import (
 )
 from strata.group_composition.groups import build_group
 from strata.group_composition.irreps import irreducible_representations
+from strata.group_composition.neuron_panels import look_of
 from strata.group_composition.plot_modes import fourier_modes, irreps, main, template
 from strata.stages import run_stage
 
@@ -252,9 +253,11 @@ def test_each_image_says_the_ends_of_its_own_scale() -> None:
 def test_colours_follow_the_order_of_learning() -> None:
     drop = np.array([-1, 2, 0, 2, -1, 1])
     colors = representation_colors(drop)
-    assert [colors[number] for number in (2, 5, 1, 3)] == list(IN_ORDER[:4])
+    assert [colors[number] for number in (2, 5, 1, 3)] == [
+        look_of(place).color for place in range(4)
+    ]
     assert colors[0] == colors[4]
-    assert colors[0] not in IN_ORDER
+    assert colors[0] not in [look_of(place).color for place in range(MOST_COLORED)]
     many = representation_colors(np.arange(20))
     assert len(set(many[:12])) == 12
     assert len(set(many[12:])) == 1

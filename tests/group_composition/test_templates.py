@@ -146,8 +146,7 @@ def test_unit_variance_means_powers_that_sum_to_the_order(name: str, kind: str) 
     assert found.sum() == pytest.approx(chosen.group.order)
 
 
-def test_only_images_need_images() -> None:
-    assert [templates.needs_images(s) for s in KINDS.values()] == [True, True, *[False] * 4]
+def test_an_image_is_asked_for_by_its_digit() -> None:
     for images in (None, pictures()[:0]):
         assert "digit 4; got none" in complaint_about(KINDS["mnist"], "C_11", images=images)
 

@@ -136,6 +136,7 @@ rule group_composition_summarize:
         modules(
             "group_composition.summarize",
             "group_composition.sweep_runs",
+            "summaries",
         ),
         settings=files_of_runs("settings.json"),
         seeds=files_of_runs("seeds.csv"),

@@ -128,6 +128,7 @@ rule group_composition_plot_modes:
         modules(
             "group_composition.plot_modes",
             "group_composition.function_panels",
+            "group_composition.neuron_panels",
             "layouts",
             "plotting",
         ),
@@ -276,6 +277,7 @@ rule group_composition_compare:
             "group_composition.compare",
             "group_composition.sweep_figures",
             "group_composition.sweep_runs",
+            "summaries",
             "group_composition.width_figure",
             "layouts",
             "plotting",

@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_hex, to_rgb
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from strata.errors import UserError
+from strata.group_composition.neuron_panels import look_of
 from strata.layouts import Arrays
-from strata.plotting import COLORS
 
 MOST_STEMS = 24
 """Most elements of a cyclic group that are stems, and of other groups that have labels."""
@@ -30,12 +30,8 @@ MOST_ELONGATED = 6
 """Largest ratio of an image's sides that is kept."""
 LETTER = 0.05  # inches, of a label
 DIVERGING = "RdBu_r"
-IN_ORDER = tuple(
-    to_hex((share * red, share * green, share * blue))
-    for share in (1.0, 0.5)
-    for red, green, blue in map(to_rgb, COLORS.values())
-)
-"""Colours of the representations that are learned first, the second six half as bright."""
+MOST_COLORED = 12
+"""Representations that have colours of their own, the first that are learned."""
 LATER, WITHOUT_POWER = "0.45", "0.8"
 FRAME = 1.4  # points
 MINUS = "\N{MINUS SIGN}"
@@ -111,7 +107,7 @@ def representation_colors(drop: Int[np.ndarray, " irrep"]) -> list[str]:
     """Return a colour for each representation; `drop` is -1 for those without power."""
     colors = [WITHOUT_POWER] * len(drop)
     for place, number in enumerate(in_order_of_learning(drop)):
-        colors[number] = IN_ORDER[place] if place < len(IN_ORDER) else LATER
+        colors[number] = look_of(place).color if place < MOST_COLORED else LATER
     return colors
 
 

@@ -45,8 +45,8 @@ from strata.group_composition.exact_solutions import width_of
 from strata.group_composition.networks import Network, build_network, merges
 from strata.group_composition.neurons import Parts
 from strata.group_composition.sequences import Listing, Sequences
+from strata.group_composition.streams import evaluation_sequences
 from strata.group_composition.tasks import Task, read_task
-from strata.group_composition.train import evaluation_sequences
 from strata.layouts import read_arrays
 from strata.randomness import Generators
 from strata.stages import run_stage, stage_arguments
@@ -265,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         network,
         task,
         snapshots,
-        evaluation_sequences(settings, task, generators),
+        evaluation_sequences(settings.evaluation, task, generators),
         Listing(elements, task.multiplication),
     )
     arrays |= all_arrays(snapshots, parts, settings)

@@ -87,7 +87,8 @@ class GroupLearner:
 
     def training_step(self, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the summed loss of the networks, with a graph, and each one's."""
-        losses = self._loss(self.network, self._sequences(step))
+        self._draw(step)
+        losses = self._loss(self.network, self._present())
         return losses.sum(), {"losses": losses.detach()}
 
     def update(self, step: int, learning_rate: float) -> Mapping[str, Tensor]:
@@ -95,18 +96,16 @@ class GroupLearner:
         if self.alive.is_cuda and self._captured is None:
             self._rates_on_device()
         self._set_rate(learning_rate)
-        if self._stream is not None and self._batch is not None:
-            self._stream.draw(step, self._batch)
+        self._draw(step)
         if not self.alive.is_cuda:
             return self._update()
         if self._captured is None:
             self._captured = CapturedUpdate(self._update, self._state, self.alive.device)
         return self._captured()
 
-    def _sequences(self, step: int) -> Sequences:
+    def _draw(self, step: int) -> None:
         if self._stream is not None and self._batch is not None:
             self._stream.draw(step, self._batch)
-        return self._present()
 
     def _present(self) -> Sequences:
         if self._everything is not None:

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from strata.group_composition.config import DataSettings
+from strata.group_composition.config import DataSettings, EvaluationSettings
+from strata.group_composition.sequences import Grid, Listing, Sequences
+from strata.group_composition.tasks import Task
 from strata.randomness import Generators
 
 SequenceBatch = Int64[Tensor, "sequence position"]
@@ -78,3 +80,14 @@ def fixed_sequences(
     if data.mode == "exhaustive" and data.batch_size is not None:
         return all_sequences(order, length, generators.device)
     return None
+
+
+def evaluation_sequences(
+    settings: EvaluationSettings, task: Task, generators: Generators
+) -> Sequences:
+    """Return the sequences of an evaluation: all if they are few, else a fixed sample."""
+    if task.order**task.length <= settings.n_sequences:
+        return Grid(task.multiplication, task.length)
+    shape = (settings.n_sequences, task.length)
+    elements = torch.randint(task.order, shape, generator=generators.on_cpu("eval"))
+    return Listing(elements.to(task.multiplication.device), task.multiplication)

@@ -16,8 +16,9 @@ import pandas as pd
 
 from strata.artifacts import read_json, written_beside
 from strata.errors import UserError
-from strata.group_composition.sweep_runs import check_numbers, varied_settings
+from strata.group_composition.sweep_runs import check_numbers
 from strata.stages import run_stage, stage_arguments
+from strata.summaries import varied_settings
 
 ALL_RUNS = "all runs"
 STATUSES = ("completed", "diverged")

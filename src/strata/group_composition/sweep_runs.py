@@ -5,7 +5,7 @@ initial loss is the predicted one: the whole power of the template over the grou
 no torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from strata.group_composition.exact_solutions import width
 from strata.group_composition.irreps import Irrep
 from strata.history import read_history
 from strata.layouts import Arrays, read_arrays
+from strata.summaries import varied_settings
 
 TASK_LAYOUT = {
     **{f"drops/{name}": "drop" for name in ("before", "after")},
@@ -132,26 +133,6 @@ def check_numbers(settings_files: Sequence[Path], **others: Sequence[Path]) -> N
                 f"--{name} names {len(paths)} files and --runs-settings {len(settings_files)}; "
                 "name one of each for every run, in one order."
             )
-
-
-def varied_settings(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each run, the settings that differ between runs: key -> value.
-
-    A key is `section.name`. What a run does not have (blocks of one key can be of several kinds) is
-    left out.
-    """
-    flat = [dict(_flat(block)) for block in blocks]
-    keys = list(dict.fromkeys(key for block in flat for key in block))
-    varied = [key for key in keys if len({str(block.get(key)) for block in flat}) > 1]
-    return [{key: block[key] for key in varied if key in block} for block in flat]
-
-
-def _flat(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in block.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def varied_keys(varied: Sequence[Mapping[str, Any]]) -> dict[str, str]:

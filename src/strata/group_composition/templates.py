@@ -48,11 +48,6 @@ SMALLEST_RANGE = 1e-9
 """Of pixel values: a template that varies less is constant up to rounding."""
 
 
-def needs_images(settings: TemplateSettings) -> bool:
-    """Return whether a template of this kind is made from an image."""
-    return isinstance(settings, MNISTTemplate)
-
-
 def build_template(
     settings: TemplateSettings,
     group: FiniteGroup,

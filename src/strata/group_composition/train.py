@@ -27,6 +27,7 @@ from strata.group_composition.streams import (
     FreshSequences,
     ShuffledSequences,
     Stream,
+    evaluation_sequences,
     fixed_sequences,
 )
 from strata.group_composition.tasks import Task, read_task
@@ -50,7 +51,7 @@ def build_learner(settings: RunSettings, task: Task, generators: Generators) -> 
         everything=everything,
         stream=stream,
         batch=batch,
-        evaluated=evaluation_sequences(settings, task, generators),
+        evaluated=evaluation_sequences(settings.evaluation, task, generators),
         clip_norm=settings.training.clip_norm if kind == "adam" else None,
         reduction_threshold=settings.training.reduction_threshold,
     )
@@ -95,15 +96,6 @@ def _start_exactly(network: Network, settings: RunSettings, task: Task) -> None:
     scale = model.output_scale if model.kind == "TwoLayerNet" else 1.0
     for name, weight in network.named_parameters():
         weight.copy_(torch.from_numpy(weights[name]) / (scale if name == "W_out" else 1.0))
-
-
-def evaluation_sequences(settings: RunSettings, task: Task, generators: Generators) -> Sequences:
-    """Return the sequences of an evaluation: all if they are few, else a fixed sample."""
-    if task.order**task.length <= settings.evaluation.n_sequences:
-        return Grid(task.multiplication, task.length)
-    shape = (settings.evaluation.n_sequences, task.length)
-    elements = torch.randint(task.order, shape, generator=generators.on_cpu("eval"))
-    return Listing(elements.to(task.multiplication.device), task.multiplication)
 
 
 def _population_losses(task: Task, settings: RunSettings) -> LossFunction:
