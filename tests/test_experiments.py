@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strata.config import key_paths
 from strata.errors import UserError
 from strata.experiments import (
     Experiment,
@@ -26,6 +27,7 @@ from strata.experiments import (
 )
 from strata.neural_rg.config import RunSettings
 from strata.neural_rg.target_settings import IsingSettings
+from strata.sweeps import point_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,6 +109,50 @@ BAD_BLOCKS = {
     "value that is empty": ("{sweep: {source: ['']}}", ["sweep: source", "''", "folder"]),
     "value that is a list": ("{sweep: {seed: [[1]]}}", ["sweep: seed", "[1]", "folder"]),
     "value out of range": ("{sweep: {lr: [0.1, -1.0]}}", ["at lr~-1.0", "training.lr", "greater"]),
+    "variants that are a list": (
+        "{sweep: {variant: [a, b]}}", ["sweep: variant: expected names with blocks", "['a', 'b']"],
+    ),
+    "no variants": ("{sweep: {variant: {}}}", ["sweep: variant: expected names with", "got {}"]),
+    "variants left empty": ("{sweep: {variant: }}", ["sweep: variant: expected names", "None"]),
+    "variant whose name is a path": (
+        "{sweep: {variant: {a/b: {}}}}", ["sweep: variant: 'a/b' cannot be part of a folder's"],
+    ),
+    "variant whose name holds the sign between key and value": (
+        "{sweep: {variant: {a~b: {}}}}", ["sweep: variant: 'a~b' cannot be part of a folder's"],
+    ),
+    "variant of no name": ("{sweep: {variant: {'': {}}}}", ["variant: '' cannot be part"]),
+    "variant that is a number": (
+        "{sweep: {variant: {a: {}, b: 5}}}", ["sweep: variant: b: expected a block", "got 5"],
+    ),
+    "variant left empty": ("{sweep: {variant: {a: }}}", ["variant: a: expected a block", "None"]),
+    "variant that sets what is swept over": (
+        "{sweep: {variant: {a: {}, b: {training: {lr: 0.1}}}, lr: [0.2]}}",
+        ["sweep: variant: b sets training.lr, and lr is swept over as well"],
+    ),
+    "variant that removes a block that is swept over": (
+        "{sweep: {checkpoint: [one], variant: {a: {}, b: {original: }}}}",
+        ["sweep: variant: b sets original, and checkpoint is swept over as well"],
+    ),
+    "equal variants": (
+        "{sweep: {variant: {a: {seed: 1}, b: {seed: 1}}}}",
+        ["sweep: variant~a and variant~b have equal settings"],
+    ),
+    "variants that are equal by default": (
+        "{sweep: {seed: [3, 4], variant: {a: {}, b: {}, c: {training: {steps: 5000}}}}}",
+        ["sweep: seed~3_variant~a and seed~3_variant~b have equal settings"],
+    ),
+    "variant that changes nothing": (
+        "{training: {lr: 0.5}, sweep: {variant: {a: {}, b: {training: {lr: 0.5}}}}}",
+        ["sweep: variant~a and variant~b have equal settings"],
+    ),
+    "variant of unknown settings": (
+        "{sweep: {variant: {a: {training: {lrr: 1.0}}}}}",
+        ["at variant~a: training.lrr is no setting", "lr"],
+    ),
+    "variant that reads as a part of a key": (
+        "{sweep: {variant: {full: {}, no_evaluation: {seed: 1}}, batch: [8]}}",
+        ["variant~no_evaluation_batch~8 can be read in two ways", "variant no_evaluation another"],
+    ),
 }  # fmt: skip
 
 
@@ -256,6 +302,83 @@ def test_sweep_over_a_key_of_an_optional_block(file: Path) -> None:
     runs = load(file, "study: {sweep: {checkpoint: [epoch0, epoch1]}}")["study"].runs
     originals = [run.original for run in runs.values()]
     assert [o.checkpoint for o in originals if o is not None] == ["epoch0", "epoch1"]
+
+
+# --- variants -----------------------------------------------------------------------------------
+
+
+def test_variants_lie_over_the_experiment_and_cross_with_the_other_axes(file: Path) -> None:
+    text = """
+        study:
+            training: {lr: 0.5, batch: 8}
+            sweep:
+                variant: {full: {}, no_decay: {training: {lr: 0.25}}, small: {target: {L: 8}}}
+                seed: [0, 1]
+    """
+    runs = load(file, text)["study"].runs
+    found = {
+        name: (run.training.lr, run.target.event_shape, run.seed) for name, run in runs.items()
+    }
+    assert found == {
+        f"study/variant~{name}_seed~{seed}": (lr, shape, seed)
+        for name, lr, shape in (("full", 0.5, (4, 4)), ("no_decay", 0.25, (4, 4)),
+                                ("small", 0.5, (8, 8)))
+        for seed in (0, 1)
+    }  # fmt: skip
+    assert {run.training.batch for run in runs.values()} == {8}
+
+
+def test_variants_stand_where_they_are_written(file: Path) -> None:
+    block = "{sweep: {seed: [1, 0], variant: {b: {}, a: {target: {L: 8}}}, T: [2.0, 3.0]}}"
+    assert list(load(file, f"study: {block}")["study"].runs) == [
+        f"study/seed~{seed}_variant~{variant}_T~{T}"
+        for seed in (1, 0)
+        for variant in "ba"
+        for T in (2.0, 3.0)
+    ]
+
+
+def test_a_single_variant_is_a_sweep(file: Path) -> None:
+    experiment = load(file, "study: {sweep: {variant: {only_one: {seed: 7}}}}")["study"]
+    assert experiment.is_sweep
+    assert {name: run.seed for name, run in experiment.runs.items()} == {
+        "study/variant~only_one": 7
+    }
+
+
+def test_a_layer_may_hold_variants_and_an_experiment_add_one(file: Path) -> None:
+    text = """
+        layers: {all: {sweep: {variant: {full: {}}}}}
+        study: {layers: [all], sweep: {variant: {eight: {target: {L: 8}}}}}
+    """
+    assert list(load(file, text)["study"].runs) == ["study/variant~full", "study/variant~eight"]
+
+
+KEYS = ["seed", "target.name", "flow.n_layers", "training.n_steps", "training.steps"]
+
+
+@pytest.mark.parametrize(("name", "point"), [
+    ("variant~full", {"variant": "full"}),
+    ("variant~no_n_seed~0", {"variant": "no_n", "seed": "0"}),
+    ("seed~0_variant~a_b_n_layers~2", {"seed": "0", "variant": "a_b", "n_layers": "2"}),
+    ("variant~full_training.n_steps~5", {"variant": "full", "training.n_steps": "5"}),
+    ("training.steps~5_target.name~-", {"training.steps": "5", "target.name": "-"}),
+    ("mera_L8", {}),
+    ("some~thing", {}),
+    ("seed~0_thing~1", {}),
+])  # fmt: skip
+def test_the_name_of_a_run_says_where_it_stands(name: str, point: dict[str, str]) -> None:
+    assert point_of(name, KEYS) == point
+
+
+@pytest.mark.parametrize("family", known_families())
+def test_the_names_of_shipped_runs_can_be_read(family: str) -> None:
+    keys = [".".join(place) for place in key_paths(family_settings(family))]
+    for name, experiment in load_experiments(family, ROOT / f"config/{family}.yaml").items():
+        for run in experiment.runs if experiment.is_sweep else ():
+            text = run.removeprefix(f"{name}/")
+            point = point_of(text, keys)
+            assert "_".join(f"{key}~{value}" for key, value in point.items()) == text
 
 
 # --- layers -------------------------------------------------------------------------------------

@@ -76,6 +76,21 @@ def test_a_quantity_that_one_run_lacks_is_left_empty(tmp_path: Path) -> None:
     assert table["other"].isna().tolist() == [True, False]
 
 
+def test_the_variant_stands_first(tmp_path: Path) -> None:
+    """By its name, underscores and all; what it sets follows."""
+    runs: dict[str, Run] = {
+        f"variant~{name}_seed~{seed}": (
+            {"seed": seed, "training": {"clip_norm": clip_norm}},
+            {"gap": quantity(0.5, None)},
+        )
+        for name, clip_norm in (("full", 1.0), ("no_clipping", None))
+        for seed in (0, 1)
+    }
+    table = summary(*files_of(tmp_path, runs))
+    assert table.columns.tolist() == ["variant", "seed", "training.clip_norm", "gap"]
+    assert table["variant"].tolist() == ["full", "full", "no_clipping", "no_clipping"]
+
+
 def command_line(folder: Path) -> list[str]:
     settings, analyses = files_of(folder, RUNS)
     inputs = ["--settings", *map(str, settings), "--analyses", *map(str, analyses)]

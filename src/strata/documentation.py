@@ -38,6 +38,17 @@ mera_seeds:
 Its six runs land in `results/mera_seeds/seed~0_lr~0.001/` and so on, their summary in
 `results/mera_seeds/summary.csv`. One more seed makes only the new runs.
 
+Settings that change together are named: `variant` in a sweep holds blocks of settings, each laid
+over the experiment's own. These four runs land in `results/mera_parts/variant~full_seed~0/` and so
+on, and a column of the summary says which variant a run is:
+
+```yaml
+mera_parts:
+  sweep:
+    variant: {full: {}, no_decay: {training: {weight_decay: 0.0}}}
+    seed: [0, 1]
+```
+
 Changing a value re-runs the stages that read it and what depends on them; comments and the order of
 keys re-run nothing. YAML 1.1 reads `1e-3` as text: write `1.0e-3`.
 """

@@ -1,30 +1,29 @@
-"""Experiments: how runs are written down in YAML, swept and named.
+"""Experiments: how runs are written down in YAML, and named.
 
 Conventions: an experiment is a named block of `config/<family>.yaml`. Without `sweep` it is one run
 whose folder carries the experiment's name; with it, one run per point of the grid, in
-`<experiment>/<point>`, a point being `key~value` joined by `_`. The key `layers` of a file holds
-named blocks that are no experiments; an experiment's `layers: [default, mnist]` starts from them,
-the later over the earlier, its own keys over all, block by block.
+`<experiment>/<point>` (see `strata.sweeps`). The key `layers` of a file holds named blocks that are
+no experiments; an experiment's `layers: [default, mnist]` starts from them, the later over the
+earlier, its own keys over all, block by block.
 
 Imports neither torch nor numpy.
 """
 
 import importlib
-import itertools
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from strata.config import RunSettings, WorkflowSettings, key_paths, parse
+from strata.config import RunSettings, WorkflowSettings, parse
 from strata.errors import UserError
+from strata.sweeps import merged, unfolded
 
 EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 LAYERS = "layers"
-SWEPT_VALUE = re.compile(r"[A-Za-z0-9.+-]+")
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
 RESERVED_NAMES = frozenset(
     {"all", "demo", "verdicts", "settings", "stage_settings", "summary", "mnist", "fashion_mnist"}
@@ -201,17 +200,8 @@ def _on_layers(
         if not isinstance(name, str) or name not in layers:
             known = ", ".join(layers) or "none"
             raise UserError(f"{context}: {LAYERS}: there is no layer {name!r}; known: {known}.")
-        result = _merged(result, layers[name])
-    return _merged(result, block)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both, blocks merged key by key, other values of `above` in the place of `below`'s."""
-    result = dict(below)
-    for key, value in above.items():
-        both_blocks = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merged(result[key], value) if both_blocks else value
-    return result
+        result = merged(result, layers[name])
+    return merged(result, block)
 
 
 def _expand(
@@ -220,60 +210,14 @@ def _expand(
     context = f"{path}: {name}"
     if "sweep" not in block:
         return Experiment(name, family, {name: parse(model, block, context)})
-    axes = _sweep_axes(block.pop("sweep"), model, context)
-    runs = {}
-    for point in itertools.product(*(values for _, values in axes.values())):
-        label = "_".join(f"{key}~{value}" for key, value in zip(axes, point, strict=True))
-        settings = block
-        for (key_path, _), value in zip(axes.values(), point, strict=True):
-            settings = _with_value(settings, key_path, value, context)
-        runs[f"{name}/{label}"] = parse(model, settings, f"{context}: at {label}")
+    runs: dict[str, RunSettings] = {}
+    called: dict[str, str] = {}
+    for point, settings in unfolded(block.pop("sweep"), block, model, context).items():
+        run = parse(model, settings, f"{context}: at {point}")
+        other = called.setdefault(run.canonical_json(), point)
+        if other != point:
+            raise UserError(
+                f"{context}: sweep: {other} and {point} have equal settings; leave one out."
+            )
+        runs[f"{name}/{point}"] = run
     return Experiment(name, family, runs)
-
-
-def _sweep_axes(
-    sweep: Any, model: type[RunSettings], context: str
-) -> dict[str, tuple[tuple[str, ...], list[Any]]]:
-    """Return key as written -> (its place in the settings, its values)."""
-    if not isinstance(sweep, dict) or not sweep:
-        raise UserError(f"{context}: sweep: expected keys with lists of values; got {sweep!r}.")
-    places = list(key_paths(model))
-    axes: dict[str, tuple[tuple[str, ...], list[Any]]] = {}
-    for key, values in sweep.items():
-        parts = tuple(str(key).split("."))
-        matches = [place for place in places if place[-len(parts) :] == parts]
-        if len(matches) != 1:
-            known = [".".join(place) for place in matches or places]
-            hint = "is in several places; write one of " if matches else "is no setting; known are "
-            raise UserError(f"{context}: sweep: {key} {hint}{', '.join(sorted(known))}.")
-        if not isinstance(values, list) or not values:
-            raise UserError(f"{context}: sweep: {key}: expected a list of values; got {values!r}.")
-        for value in values:
-            if not SWEPT_VALUE.fullmatch(str(value)):
-                raise UserError(
-                    f"{context}: sweep: {key}: {value!r} cannot be part of a folder's name; use "
-                    "numbers or words of letters, digits, '.', '+' and '-'."
-                )
-        if any(first == second for first, second in itertools.combinations(values, 2)):
-            raise UserError(f"{context}: sweep: {key}: a value stands twice in {values!r}.")
-        other = next((name for name, (place, _) in axes.items() if place == matches[0]), None)
-        if other is not None:
-            raise UserError(f"{context}: sweep: {other} and {key} are one setting.")
-        axes[str(key)] = (matches[0], values)
-    return axes
-
-
-def _with_value(
-    settings: Mapping[str, Any], place: Sequence[str], value: Any, context: str
-) -> dict[str, Any]:
-    changed = dict(settings)
-    if len(place) == 1:
-        if place[0] in changed:
-            raise UserError(f"{context}: {place[0]} stands in the experiment and in its sweep.")
-        changed[place[0]] = value
-        return changed
-    block = changed.get(place[0], {})
-    if not isinstance(block, Mapping):
-        raise UserError(f"{context}: {place[0]}: expected a block of settings; got {block!r}.")
-    changed[place[0]] = _with_value(block, place[1:], value, context)
-    return changed

@@ -14,20 +14,30 @@ import pandas as pd
 from strata.artifacts import read_json, written_beside
 from strata.quantities import read_analysis
 from strata.stages import run_stage
+from strata.sweeps import VARIANT, point_of
 
 
 def summary(settings_files: Sequence[Path], analysis_files: Sequence[Path]) -> pd.DataFrame:
-    """Return one row per run: settings that differ between the runs, then the quantities."""
-    varied = varied_settings([read_json(path) for path in settings_files])
+    """Return one row per run: its variant, settings that differ between runs, the quantities."""
+    settings = [read_json(path) for path in settings_files]
     rows = []
-    for block, path in zip(varied, analysis_files, strict=True):
-        row = {"run": path.parent.name, **block}
+    for whole, varied, path in zip(
+        settings, varied_settings(settings), analysis_files, strict=True
+    ):
+        name = path.parent.name
+        variant = {key: v for key, v in sweep_point(name, whole).items() if key == VARIANT}
+        row = {"run": name, **variant, **varied}
         for name, entry in read_analysis(path).items():
             row[name] = entry["value"]
             if entry["error"] is not None:
                 row[f"{name}_error"] = entry["error"]
         rows.append(row)
     return pd.DataFrame(rows).set_index("run")
+
+
+def sweep_point(name: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return where a run stands in its sweep, by the name of its folder (see `sweeps.point_of`)."""
+    return point_of(name, [key for key, _ in _flat(settings)])
 
 
 def varied_settings(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

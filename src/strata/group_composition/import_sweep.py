@@ -18,12 +18,13 @@ import yaml
 from strata.artifacts import written_beside
 from strata.config import key_paths
 from strata.errors import UserError
-from strata.experiments import LAYERS, SWEPT_VALUE, load_experiments
+from strata.experiments import LAYERS, load_experiments
 from strata.group_composition.config import RunSettings
 from strata.group_composition.conversion import converted
 from strata.group_composition.original_config import OriginalConfig, flattened
 from strata.group_composition.original_sweep import Flat, Sweep, cleaned, read_sweep
 from strata.stages import run_stage, stage_arguments
+from strata.sweeps import SWEPT_VALUE
 
 FAMILY = "group_composition"
 LINE_WIDTH = 96
