@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from strata import artifacts
 from strata.artifacts import open_h5, read_h5
+from strata.averaging import WeightAverage
 from strata.checkpoints import Checkpoint, RunFiles, load_tensors, save_tensors
 from strata.errors import Interrupted, UserError
 from strata.history import read_history
@@ -40,6 +41,7 @@ DIMENSION = 3
 UNEVEN = TrainingSettings(
     steps=20, lr=0.05, record_every=3, evaluate_every=5, checkpoint_every=7, snapshot_every=4
 )
+AVERAGED = UNEVEN.model_copy(update={"ema_decay": 0.8})
 LONG = TrainingSettings(
     steps=90, lr=0.05, schedule="cosine", record_every=2, evaluate_every=7, checkpoint_every=10,
     snapshot_every=13,
@@ -376,6 +378,72 @@ def test_clipping_bounds_the_gradient_and_records_it_unclipped(
     np.testing.assert_allclose(recorded, full)
 
 
+# --- averaged weights -----------------------------------------------------------------------------
+
+
+def averages(path: Sequence[float], decay: float) -> np.ndarray:
+    """The average after 0, 1, 2, ... updates of a weight that starts at path[0], as a weighted sum.
+
+    A weight k counts (1 - d_k) d_(k+1) ... d_n after n updates.
+    """
+    n_updates = len(path) - 1
+    decays = [min(decay, (1 + n) / (10 + n)) for n in range(1, n_updates + 1)]
+    found = [path[0]]
+    for n in range(1, n_updates + 1):
+        shares = [math.prod(decays[:n])]
+        shares += [(1 - decays[k - 1]) * math.prod(decays[k:n]) for k in range(1, n + 1)]
+        assert sum(shares) == pytest.approx(1.0)
+        found.append(float(np.dot(shares, path[: n + 1])))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+def test_averaged_weights_are_evaluated_shown_and_kept(tmp_path: Path, decay: float) -> None:
+    learner = descend(
+        tmp_path, steps=17, evaluate_every=4, checkpoint_every=3, snapshot_every=5, ema_decay=decay
+    )
+    path = np.arange(18) * -LR
+    np.testing.assert_allclose(learner.path, path[:-1], rtol=1e-6)
+    expected = averages(path, decay)
+    evaluated = read_history(run_files(tmp_path).history, "eval")
+    np.testing.assert_allclose(evaluated["error"], expected[evaluated["step"]], rtol=1e-6)
+    shown = snapshots_of(tmp_path)
+    assert shown["step"].tolist() == [1, 5, 10, 15]
+    np.testing.assert_allclose(shown["weight"][:, 0, 0], expected[shown["step"]] / LR, rtol=1e-6)
+    model = model_of(tmp_path)
+    for which in ("best", "last"):
+        np.testing.assert_allclose(model[which]["weight"], expected[17], rtol=1e-6)
+    assert (decay == 0.0) == np.allclose(expected, path)
+
+
+def test_averages_of_early_steps_are_nearly_running_means() -> None:
+    """So that after n steps, far fewer than 1 / (1 - decay), where they began counts like 1 / n."""
+    weight = nn.Parameter(torch.tensor([5.0]))
+    mean = WeightAverage([weight], 0.9999)
+    with torch.no_grad():
+        weight.zero_()
+    for n in range(1, 1001):
+        mean.update(n)
+    with mean.in_place():
+        assert 0 < weight.item() < 1e-9
+    assert weight.item() == 0
+
+
+def test_a_look_at_the_average_leaves_the_weights_where_they_are_stored() -> None:
+    weight = nn.Parameter(torch.tensor([5.0]))
+    mean, place = WeightAverage([weight], 0.5), weight.data_ptr()
+    with torch.no_grad():
+        weight.fill_(7.0)
+    mean.update(100)
+    with mean.in_place():
+        assert weight.tolist() == [6.0]
+    assert weight.tolist() == [7.0]
+    mean.settle()
+    assert weight.tolist() == [6.0]
+    assert weight.data_ptr() == place
+    assert weight.requires_grad
+
+
 # --- interruptions ------------------------------------------------------------------------------
 
 INTERRUPTIONS = st.dictionaries(
@@ -414,23 +482,27 @@ def test_interrupted_runs_end_bit_identical(
         assert regress_to_the_end(Path(other), settings, planned) == uninterrupted
 
 
-@pytest.mark.parametrize("planned", [{8: "SIGTERM"}, {13: "SIGKILL"}])
+@pytest.mark.parametrize("settings", [UNEVEN, AVERAGED], ids=["plain", "averaged"])
+@pytest.mark.parametrize("planned", [{8: "SIGTERM"}, {13: "SIGKILL"}, {19: "SIGTERM"}])
 def test_a_module_whose_weights_have_one_word_names_ends_bit_identical(
-    tmp_path: Path, planned: dict[int, str]
+    tmp_path: Path, planned: dict[int, str], settings: TrainingSettings
 ) -> None:
-    uninterrupted = regress_to_the_end(tmp_path / "one", UNEVEN, {}, flat=True)
-    assert regress_to_the_end(tmp_path / "other", UNEVEN, planned, flat=True) == uninterrupted
+    uninterrupted = regress_to_the_end(tmp_path / "one", settings, {}, flat=True)
+    assert regress_to_the_end(tmp_path / "other", settings, planned, flat=True) == uninterrupted
 
 
+@pytest.mark.parametrize("settings", [UNEVEN, AVERAGED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("planned", [
     {8: "NaN", 12: "SIGKILL"}, {8: "NaN", 11: "SIGTERM"}, {8: "NaN and SIGTERM"},
 ])  # fmt: skip
 def test_a_run_that_stepped_back_resumes_bit_identical(
-    tmp_path: Path, planned: dict[int, str]
+    tmp_path: Path, planned: dict[int, str], settings: TrainingSettings
 ) -> None:
-    uninterrupted = regress_to_the_end(tmp_path / "one", UNEVEN, {8: "NaN"})
-    assert regress_to_the_end(tmp_path / "other", UNEVEN, planned) == uninterrupted
-    assert model_of(tmp_path / "other")["setbacks"] == 1
+    uninterrupted = regress_to_the_end(tmp_path / "one", settings, {8: "NaN"})
+    assert regress_to_the_end(tmp_path / "other", settings, planned) == uninterrupted
+    model = model_of(tmp_path / "other")
+    assert model["setbacks"] == 1
+    assert all(weights.isfinite().all() for weights in model["last"].values())
 
 
 def test_a_signal_is_answered_with_where_to_go_on(tmp_path: Path) -> None:

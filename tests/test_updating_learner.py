@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from strata.artifacts import open_h5
 from strata.checkpoints import load_tensors
-from strata.errors import Interrupted
+from strata.errors import Interrupted, UserError
 from strata.history import read_history
 from strata.learner import Learner, UpdatingLearner
 from strata.randomness import Generators
@@ -295,3 +295,8 @@ def test_a_finished_run_that_is_killed_before_its_files_are_written_stays_finish
 
 def _kill(*_: Any) -> None:
     raise Killed
+
+
+def test_averages_of_its_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.ema_decay: this family .* set it to null"):
+        walked(tmp_path, ema_decay=0.9)

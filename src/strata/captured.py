@@ -105,4 +105,4 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        return (None, None, *(known * gradient for known in ctx.saved_tensors))
+        return (None, None, *torch._foreach_mul(list(ctx.saved_tensors), gradient))

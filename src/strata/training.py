@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from strata.anomalies import Watch, gradient_norms, spikes
+from strata.anomalies import Watch, gradient_norms
 from strata.artifacts import fingerprint, provenance
+from strata.averaging import WeightAverage
 from strata.checkpoints import Checkpoint, RunFiles, copied, save_tensors
 from strata.errors import Interrupted, UserError
 from strata.history import History, Table
@@ -28,6 +29,7 @@ from strata.learner import Learner, UpdatingLearner
 from strata.memory import resident_memory
 from strata.progress import Progress
 from strata.randomness import Generators
+from strata.recording import PendingRows
 from strata.reporting import Reporter
 from strata.schedules import Schedule
 from strata.training_settings import TrainingSettings
@@ -53,8 +55,8 @@ def train_to_files(
     of the schedule (`best_optimizer`, `best_schedule`), the metrics (`best_metrics`), the step
     (`best_step`) and the evaluations until then (`best_history`; the loss of every recorded step
     stands in `history.h5`); of the end: the weights (`last`), `last_step` and `setbacks`; and the
-    provenance, all settings included. With `schedule: plateau` the evaluations in `history.h5` say
-    the learning rate from there on.
+    provenance, all settings included. With `ema_decay`, `best` and `last` are averages. With
+    `schedule: plateau` the evaluations in `history.h5` say the learning rate from there on.
 
     Args:
         settings_json: canonical JSON of all settings that the run depends on; with another text
@@ -118,7 +120,10 @@ def fit(
     monitor: str,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Progress:
-    """Minimise the learner's loss; see `train_to_files` for the arguments and errors."""
+    """Minimise the learner's loss; see `train_to_files` for the arguments and errors.
+
+    With `ema_decay`, the module has the averaged weights in the end.
+    """
     optimizer = optimizer or _adam(learner.module, settings)
     run = _Run(learner, settings, checkpoint, history, generators, monitor, optimizer)
     run.resume()
@@ -144,6 +149,7 @@ def fit(
                     f"stopped {reason} after saving step {run.progress.step} in "
                     f"{checkpoint.path}; the same command goes on from there."
                 )
+    run.average.settle()
     return run.progress
 
 
@@ -176,7 +182,13 @@ class _Run:
         self.schedule = Schedule(self.settings)
         self._watch = Watch(list(self.parameters), self.generators.device)
         self._updates = isinstance(self.learner, UpdatingLearner)
-        self._rows: list[dict[str, Tensor]] = []
+        if self._updates and self.settings.ema_decay is not None:
+            raise UserError(
+                "training.ema_decay: this family takes its steps by itself and does not average "
+                "weights; set it to null."
+            )
+        self.average = WeightAverage(list(self.parameters.values()), self.settings.ema_decay)
+        self._rows = PendingRows(self.settings.record_every)
         self._doing, self._saved_step = "", 0
 
     def is_complete(self) -> bool:
@@ -197,12 +209,9 @@ class _Run:
         else:
             row = self._descend(learning_rate)
         self.progress.step += 1
+        self.average.update(self.progress.step)
         self._snapshot_if_due()
-        if self.progress.step % self.settings.record_every == 0:
-            row["learning_rate"] = torch.tensor(learning_rate, dtype=torch.float64)
-            self._rows.append(
-                {name: value.to(torch.float64, copy=True) for name, value in row.items()}
-            )
+        self._rows.note(self.progress.step, row, learning_rate)
 
     def _descend(self, learning_rate: float) -> dict[str, Tensor]:
         """Take the gradient of the learner's loss and one step of the optimizer; watch both."""
@@ -227,9 +236,10 @@ class _Run:
         every, step = self.settings.snapshot_every, self.progress.step
         if every is None or (step > 1 and step % every):
             return
-        parts = self.learner.snapshot()
+        with self.average.in_place():
+            parts = copied(self.learner.snapshot())
         if parts:
-            rows = {name: part.numpy()[None] for name, part in copied(parts).items()}
+            rows = {name: part.numpy()[None] for name, part in parts.items()}
             self.history.append("snapshots", {"step": np.array([step]), **rows})
 
     def _learning_rate(self) -> float:
@@ -238,6 +248,10 @@ class _Run:
     def evaluate(self) -> dict[str, float]:
         """Evaluate, record, and keep a copy of the weights if they are the best so far."""
         self._doing = f"the evaluation at step {self.progress.step}"
+        with self.average.in_place():
+            return self._evaluate()
+
+    def _evaluate(self) -> dict[str, float]:
         found = {
             name: value.detach().to("cpu", torch.float64, copy=True)
             for name, value in self.learner.evaluate().items()
@@ -289,26 +303,10 @@ class _Run:
             )
             raise
 
-    def _flush_rows(self) -> None:
-        if not self._rows:
-            return
-        rows = {
-            name: torch.stack([row[name] for row in self._rows]).cpu().numpy()
-            for name in self._rows[0]
-        }
-        every, last = self.settings.record_every, self.progress.step // self.settings.record_every
-        steps = every * np.arange(last - len(self._rows) + 1, last + 1)
-        self.history.append("train", {"step": steps, **rows})
-        so_far = self.history["train"]
-        report = spikes(so_far["step"], so_far["gradient_norm"], len(self._rows))
-        if report is not None:
-            print(report, flush=True)
-        self._rows.clear()
-
     def save(self) -> None:
         """Write a checkpoint, and what is new of the history to the live file."""
         self._doing = f"saving step {self.progress.step}"
-        self._flush_rows()
+        self._rows.flush(self.history, self.progress.step)
         self.history.mirror()
         tables = self.history.tables()
         self.checkpoint.save(
@@ -316,6 +314,7 @@ class _Run:
                 "progress": dict(vars(self.progress)),
                 "module": self.learner.module.state_dict(),
                 "learner": self.learner.state_dict(),
+                "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "device": self.generators.device.type,
@@ -342,6 +341,7 @@ class _Run:
         self.progress = Progress(**copy.deepcopy(state["progress"]))
         self.learner.module.load_state_dict(state["module"])
         self.learner.load_state_dict(state["learner"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self._restore_generators(state)
@@ -351,7 +351,7 @@ class _Run:
                 for phase, table in state["history"].items()
             }
         )
-        self._rows.clear()
+        self._rows.forget()
         self._watch.reset()
         self._saved_step = self.progress.step
 

@@ -61,6 +61,13 @@ class TrainingSettings(Settings):
         None, "Largest gradient norm (2-norm over all parameters); null never clips.", gt=0
     )
     weight_decay: float = setting(0.0, "L2 penalty added to the gradient by Adam.", ge=0)
+    ema_decay: float | None = setting(
+        None,
+        "Decay per step of an average of the weights, which is what is evaluated and kept; "
+        "smaller in the first steps, so that the average forgets where it began. null: no average.",
+        ge=0,
+        lt=1,
+    )
     record_every: int = setting(
         1, "Steps between two rows of the training history.", unit="steps", ge=1
     )
