@@ -9,34 +9,16 @@ N(0, 0.01^2), zero biases, zero bound of the scale, so that the block starts nex
 as in Li and Wang, arXiv:1802.02840.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from strata.neural_rg.fused_couplings import fused_stack, is_available
+from strata.neural_rg.reversible_couplings import reversible_stack
+
 INITIAL_STD = 0.01
-# On the CPU a block works on so many patches at a time: their hidden activations stay in the cache.
-CHUNK_WITHOUT_GRADIENT = 1024
-CHUNK_WITH_GRADIENT = 4096
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """The live weights of one coupling layer, both nets side by side (scale first)."""
-
-    weight_in: Tensor  # (hidden_scale + hidden_shift, half)
-    bias_in: Tensor  # (hidden_scale + hidden_shift, 1)
-    weight_out: Tensor  # (2 * half, hidden_scale + hidden_shift), block diagonal
-    bias_out: Tensor  # (2 * half, 1)
-    bound: Tensor  # (half, 1)
-
-    def scale_and_shift(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Return s and t, each (half, patches), given the half that stays as it is."""
-        hidden = nn.functional.elu(torch.addmm(self.bias_in, self.weight_in, condition))
-        raw_scale, shift = torch.addmm(self.bias_out, self.weight_out, hidden).chunk(2)
-        return self.bound * torch.tanh(raw_scale), shift
+# So few patches gain nothing from chunks; they keep second derivatives and batches of gradients.
+FEW_PATCHES = 64
 
 
 class CouplingStack(nn.Module):
@@ -93,27 +75,21 @@ class CouplingStack(nn.Module):
         self, patches: Float[Tensor, "sites patches"]
     ) -> tuple[Float[Tensor, "sites patches"], Float[Tensor, " patches"]]:
         """Return (transformed patches, log-determinant of each)."""
-        return self._in_chunks(patches, inverse=False)
+        return self._through(patches, inverse=False)
 
     def infer(
         self, patches: Float[Tensor, "sites patches"]
     ) -> tuple[Float[Tensor, "sites patches"], Float[Tensor, " patches"]]:
         """Undo `generate`; return (patches, log-determinant of the inverse of each)."""
-        return self._in_chunks(patches, inverse=True)
+        return self._through(patches, inverse=True)
 
-    def _in_chunks(self, patches: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        layers = list(self._layers())
-        if inverse:
-            layers.reverse()
-        chunk = CHUNK_WITH_GRADIENT if torch.is_grad_enabled() else CHUNK_WITHOUT_GRADIENT
-        if patches.is_cuda or patches.shape[1] <= chunk:
-            return _transformed(patches, layers, inverse=inverse)
-        parts = [_transformed(part, layers, inverse=inverse) for part in patches.split(chunk, 1)]
-        outputs, log_dets = zip(*parts, strict=True)
-        return torch.cat(outputs, 1), torch.cat(log_dets)
+    def live_weights(self) -> tuple[Tensor, ...]:
+        """Return the weights that no mask silences, of all layers in generating order.
 
-    def _layers(self) -> Iterator[tuple[int, _Layer]]:
-        """Yield (index of the half that stays, live weights) in generating order."""
+        weight_in (layers, hidden, half) and bias_in (layers, hidden), those of the scale first;
+        scale_out (layers, half, hidden_scale); shift_out (layers, half, hidden_shift); bias_out
+        (layers, sites), that of the scale first; bound (layers, half).
+        """
 
         def columns(weight: Tensor) -> Tensor:
             return weight.gather(2, self.kept[:, None, :].expand(-1, weight.shape[1], -1))
@@ -121,40 +97,56 @@ class CouplingStack(nn.Module):
         def rows(weight: Tensor) -> Tensor:
             return weight.gather(1, self.changed[:, :, None].expand(-1, -1, weight.shape[2]))
 
-        scale_out, shift_out = rows(self.scale_weight_out), rows(self.shift_weight_out)
-        weight_out = torch.cat(
-            [
-                nn.functional.pad(scale_out, (0, shift_out.shape[2])),
-                nn.functional.pad(shift_out, (scale_out.shape[2], 0)),
-            ],
-            dim=1,
+        biases_out = (self.scale_bias_out, self.shift_bias_out)
+        return (
+            torch.cat([columns(self.scale_weight_in), columns(self.shift_weight_in)], 1),
+            torch.cat([self.scale_bias_in, self.shift_bias_in], 1),
+            rows(self.scale_weight_out),
+            rows(self.shift_weight_out),
+            torch.cat([bias.gather(1, self.changed) for bias in biases_out], 1),
+            self.scale_bound.gather(1, self.changed),
         )
-        weight_in = torch.cat([columns(self.scale_weight_in), columns(self.shift_weight_in)], 1)
-        bias_in = torch.cat([self.scale_bias_in, self.shift_bias_in], 1)[..., None]
-        bias_out = torch.cat(
-            [
-                self.scale_bias_out.gather(1, self.changed),
-                self.shift_bias_out.gather(1, self.changed),
-            ],
-            dim=1,
-        )[..., None]
-        bound = self.scale_bound.gather(1, self.changed)[..., None]
-        stacks = (weight_in, bias_in, weight_out, bias_out, bound)
-        for index, tensors in enumerate(zip(*(stack.unbind(0) for stack in stacks), strict=True)):
-            yield index % 2, _Layer(*tensors)
+
+    def _through(self, patches: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        if is_available(patches):
+            return fused_stack(patches, *self.live_weights(), inverse=inverse)
+        keeps_activations = patches.is_cuda or patches.shape[1] <= FEW_PATCHES
+        stack = plain_stack if keeps_activations else reversible_stack
+        return stack(patches, *self.live_weights(), inverse=inverse)
 
 
-def _transformed(
-    patches: Tensor, layers: list[tuple[int, _Layer]], *, inverse: bool
-) -> tuple[Tensor, Tensor]:
+def plain_stack(
+    patches: Float[Tensor, "sites patches"],
+    weight_in: Float[Tensor, "layers hidden half"],
+    bias_in: Float[Tensor, "layers hidden"],
+    scale_out: Float[Tensor, "layers half hidden_scale"],
+    shift_out: Float[Tensor, "layers half hidden_shift"],
+    bias_out: Float[Tensor, "layers sites"],
+    bound: Float[Tensor, "layers half"],
+    *,
+    inverse: bool,
+) -> tuple[Float[Tensor, "sites patches"], Float[Tensor, " patches"]]:
+    """Return (transformed patches, log-determinant of each), differentiable any number of times.
+
+    This is the definition; a block runs faster implementations of it. Arguments after the patches
+    are those of `CouplingStack.live_weights`.
+    """
     halves = list(patches.chunk(2))
-    scales = []
-    for kept, layer in layers:
-        scale, shift = layer.scale_and_shift(halves[kept])
+    log_det = patches.new_zeros(patches.shape[1])
+    widths = (scale_out.shape[2], shift_out.shape[2])
+    order = range(len(bound))
+    for i in reversed(order) if inverse else order:
+        kept, changed = i % 2, 1 - i % 2
+        hidden = torch.addmm(bias_in[i][:, None], weight_in[i], halves[kept])
+        of_scale, of_shift = nn.functional.elu(hidden).split(widths)
+        bias_scale, bias_shift = bias_out[i][:, None].chunk(2)
+        raw_scale = torch.addmm(bias_scale, scale_out[i], of_scale)
+        scale = bound[i][:, None] * torch.tanh(raw_scale)
+        shift = torch.addmm(bias_shift, shift_out[i], of_shift)
         if inverse:
             scale = -scale
-            halves[1 - kept] = (halves[1 - kept] - shift) * torch.exp(scale)
+            halves[changed] = (halves[changed] - shift) * torch.exp(scale)
         else:
-            halves[1 - kept] = torch.addcmul(shift, halves[1 - kept], torch.exp(scale))
-        scales.append(scale)
-    return torch.cat(halves), torch.cat(scales).sum(0)
+            halves[changed] = torch.addcmul(shift, halves[changed], torch.exp(scale))
+        log_det = log_det + scale.sum(0)
+    return torch.cat(halves), log_det
