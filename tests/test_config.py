@@ -394,6 +394,7 @@ NAMED = {
     },
     "flow": {
         "mera": "n_disentanglers: 2",
+        "window_mera": "n_sweeps: 1, transform: spline",
         "tebd": "depth: 4, symmetrize: true",
         "realnvp": "n_layers: 4",
     },
@@ -472,7 +473,7 @@ def test_canonical_text_is_one_line_with_sorted_keys() -> None:
 
 
 LOADERS = {"sample", "evolve", "renormalize", "measure"}  # the stages that load the model
-STAGES = {"train", "generate", "analyze", "plot"} | LOADERS
+STAGES = {"train", "generate", "analyze", "plot", "compare"} | LOADERS
 
 
 @pytest.mark.parametrize(("block", "stages", "outdates"), [
@@ -488,7 +489,7 @@ STAGES = {"train", "generate", "analyze", "plot"} | LOADERS
     ("{hmc: {step_size: 0.1}}", {"evolve", "analyze"}, True),
     ("{data: {every: 4}}", {"generate", "analyze"}, True),
     ("{pictures: {n_fields: 2}}", {"renormalize"}, False),
-    ("{expected: {gap: 0.1}}", {"analyze"}, True),
+    ("{expected: {gap: 0.1}}", {"analyze", "compare"}, True),
 ])  # fmt: skip
 def test_a_change_reaches_the_stages_that_read_it(
     block: str, stages: set[str], outdates: bool

@@ -62,7 +62,8 @@ tiny_group:
   evaluation: {n_sequences: 25}
   sweep: {hidden_dim: [6, 8]}
 """
-BUILT = ("tiny", "results/tiny_sweep/summary.csv", "tiny_hmm", "tiny_group")
+TINY_SWEEP = ("results/tiny_sweep/summary.csv", "results/tiny_sweep/quality.pdf")
+BUILT = ("tiny", *TINY_SWEEP, "tiny_hmm", "tiny_group")
 SWEEP_RUN = "tiny_sweep/seed~{}"
 GROUP_RUN = "tiny_group/hidden_dim~{}"
 FIRST_BYTES = {".pdf": b"%PDF", ".png": b"\x89PNG", ".gif": b"GIF89a", ".h5": b"\x89HDF"}
@@ -186,6 +187,19 @@ def test_a_sweep_ends_in_a_summary(finished: Checkout) -> None:
     assert [row.split(",")[:2] for row in rows[1:]] == [["seed~0", "0"], ["seed~1", "1"]]
 
 
+def test_a_sweep_of_neural_rg_ends_in_a_table_and_a_figure_of_its_quality(
+    finished: Checkout,
+) -> None:
+    folder = finished.folder / "results" / "tiny_sweep"
+    file = finished.folder / "config" / "neural_rg.yaml"
+    run = load_experiments("neural_rg", file)["tiny_sweep"].runs[SWEEP_RUN.format(0)]
+    assert run.sweep_products
+    for product in run.sweep_products:
+        first = FIRST_BYTES.get(Path(product).suffix, b"")
+        assert (folder / product).read_bytes().startswith(first)
+    assert "| tiny_sweep | 2 |" in (folder / "quality.md").read_text()
+
+
 def test_a_sweep_of_group_composition_ends_in_statistics_and_a_figure(finished: Checkout) -> None:
     folder = finished.folder / "results" / "tiny_group"
     for product in ("statistics.csv", "statistics.md", "comparison.pdf", "comparison.png"):
@@ -272,7 +286,18 @@ def test_another_seed_makes_only_the_new_run(edited: Checkout) -> None:
     edited.experiments.write_text(TINY.replace("seed: [0, 1]", "seed: [0, 1, 2]"))
     stages = {"train", "sample", "evolve", "analyze"}
     new_run = {(rule, SWEEP_RUN.format(2)) for rule in stages | SETTINGS}
-    assert edited.planned(*BUILT) == new_run | {("summary", "tiny_sweep")}
+    over_runs = {("summary", "tiny_sweep"), ("compare", "tiny_sweep")}
+    assert edited.planned(*BUILT) == new_run | over_runs
+
+
+def test_a_variant_is_a_run_and_a_row(edited: Checkout) -> None:
+    variants = "variant: {full: {}, no_batch: {training: {lr: 0.1}}}, seed: [0]"
+    edited.experiments.write_text(TINY.replace("seed: [0, 1]", variants))
+    jobs = edited.planned_jobs(*TINY_SWEEP)
+    runs = [f"tiny_sweep/variant~{name}_seed~0" for name in ("full", "no_batch")]
+    assert {run for rule, run in jobs if rule == "train"} == set(runs)
+    files = ", ".join(f"results/{run}/analysis.json" for run in runs)
+    assert files in jobs["compare", "tiny_sweep"]
 
 
 FIGURES = {
@@ -285,13 +310,14 @@ FIGURES = {
     )
     for rule in rules
     if rule.startswith("plot")
-} | {("compare", "tiny_group")}
+} | {("compare", "tiny_group"), ("compare", "tiny_sweep")}
 OF_TRAJECTORIES = ("plot_trajectory", "plot_dynamics", "plot_mechanism")
 
 
 @pytest.mark.parametrize(("module", "jobs"), [
     ("plotting", FIGURES),
     ("neural_rg/plot_information", {("plot_information", "tiny")}),
+    ("neural_rg/sweep_quality", {("compare", "tiny_sweep")}),
     ("neural_rg/learner", set()),
     ("hmm_rnn/plot_memory", {("plot_memory", "tiny_hmm")}),
     ("hmm_rnn/trajectory_panels", {(rule, "tiny_hmm") for rule in OF_TRAJECTORIES}),

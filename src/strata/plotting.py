@@ -8,7 +8,7 @@ import functools
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import matplotlib
 
@@ -93,12 +93,13 @@ def stacked_panels(
     return figure, panels
 
 
-def plain_log_axis(panel: Axes) -> None:
-    """Make the y axis logarithmic, with ticks at 1, 2, 5 times powers of ten."""
-    panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
+def plain_log_axis(panel: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Make an axis logarithmic, with ticks at 1, 2, 5 times powers of ten."""
+    panel.set(**{f"{which}scale": "log"})
+    axis = {"x": panel.xaxis, "y": panel.yaxis}[which]
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def settled(figure: Figure) -> Figure:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from strata.artifacts import read_entry, write_json
+from strata.errors import UserError
 
 Quantity = dict[str, Any]
 
@@ -31,5 +32,23 @@ def read_analysis(path: Path) -> dict[str, Quantity]:
     Raises:
         UserError: the file is missing, or is something else.
     """
-    quantities: dict[str, Quantity] = read_entry(path, "quantities")
-    return quantities
+    quantities = read_entry(path, "quantities")
+    entries = quantities.values() if isinstance(quantities, dict) else [None]
+    if not all(isinstance(entry, dict) and {"value", "error"} <= set(entry) for entry in entries):
+        raise UserError(
+            f"{path}: expected a value and an error of each quantity; analyze the run again, or "
+            "name its analysis.json."
+        )
+    return dict(quantities)
+
+
+def with_error(value: float, error: float | None) -> str:
+    """Return a number as `1.466(4)`: in brackets the error, in units of the last digit.
+
+    An error has one digit, or two if the first is a 1. Without error four digits are written.
+    """
+    if error is None or not error > 0.0:
+        return f"{value:.4g}"
+    leading, exponent = f"{error:.1e}".split("e")
+    decimals = max(0, (1 if float(leading) < 2.0 else 0) - int(exponent))
+    return f"{value:.{decimals}f}({round(error * 10**decimals)})"

@@ -41,7 +41,10 @@ ARGUMENTS = {  # stage -> its inputs and outputs
     "plot_hamiltonian": ("settings", "hmc", "exact", "figure", "image"),
     "plot_information": ("settings", "information", "figure", "image"),
 }
-OPTIONAL = {"train": ("data",), "analyze": ("hmc", "data")}  # stage -> inputs it can do without
+OPTIONAL = {  # stage -> inputs it can do without
+    "train": ("data",),
+    "analyze": ("hmc", "data", "information"),
+}
 EVERY_SECTION: dict[str, Any] = {
     "seed": 0, "target": {}, "flow": {}, "training": {}, "original": None, "sampling": {},
     "hmc": {}, "data": {}, "pictures": {}, "expected": {},
@@ -135,11 +138,18 @@ class RunFolder:
 
 
 def run_folder(folder: Path, changes: Mapping[str, Any]) -> RunFolder:
-    """Make a run's folder: miniature settings with the changes; a target that is named is whole."""
+    """Make a run's folder: miniature settings with the changes.
+
+    A target that is named is whole, and so is a flow whose settings are not those of blocks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     blocks: dict[str, Any] = {**EVERY_SECTION, **MINIATURE}
     for key, change in changes.items():
-        whole = not isinstance(change, dict) or (key == "target" and "name" in change)
+        whole = (
+            not isinstance(change, dict)
+            or (key == "target" and "name" in change)
+            or (key == "flow" and change.get("name") == "window_mera")
+        )
         blocks[key] = change if whole else {**(blocks[key] or {}), **change}
     (folder / FILES["settings"]).write_text(json.dumps(blocks))
     return RunFolder(folder)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from strata.config import sha256
 from strata.errors import UserError
 from strata.neural_rg import analyze as stage
 from strata.neural_rg import estimates
-from strata.neural_rg.config import ExpectedSettings
+from strata.neural_rg.config import ExpectedSettings, RunSettings
 from strata.neural_rg.evolve import UNITS as EVOLVED_UNITS
 from strata.neural_rg.generate import UNITS as GENERATED_UNITS
+from strata.neural_rg.measure import UNITS as MEASURED_UNITS
 from strata.neural_rg.sample import UNITS
 from strata.neural_rg.solve import UNITS as EXACT_UNITS
-from strata.neural_rg.target_settings import IsingSettings
+from strata.neural_rg.target_settings import IsingSettings, ScalarFieldSettings
 from strata.quantities import Quantity, read_analysis
 from strata.verdicts import Check
 
@@ -203,10 +205,14 @@ def test_quantities_are_those_of_the_closed_forms() -> None:
     alone = {
         "log_weight_std": (SIGMA, SIGMA / math.sqrt(2 * n)),
         "effective_sample_fraction": (math.exp(-(SIGMA**2)), 0.02),
+        "importance_pull": (0.0, 1.0),
     }
     for name, (value, error) in alone.items():
         assert abs(found[name]["value"] - value) < 4 * error
         assert found[name]["error"] is None
+    by_importance = found["importance_free_energy"]
+    deviation = by_importance["value"] - found["exact_free_energy"]["value"]
+    assert found["importance_pull"]["value"] == pytest.approx(deviation / by_importance["error"])
     tau = found["autocorrelation_time"]
     assert 1.0 <= tau["value"] < 1.0 + 4 * tau["error"] < 1.3  # independent steps
     assert found["chain_length_over_tau"]["value"] == pytest.approx(200 / tau["value"])
@@ -305,9 +311,47 @@ def test_cluster_updates_stand_beside_the_exact_energy() -> None:
     assert len(found) == 5
 
 
+def exact_log_weights(seed: int, correlated: bool) -> np.ndarray:
+    """ln w of exact samples where that of the model's is N(MU, SIGMA^2): N(MU + SIGMA^2, SIGMA^2).
+
+    Then both divergences are SIGMA^2 / 2.
+    """
+    random = np.random.default_rng(seed)
+    noise = autoregressive(random) if correlated else random.normal(size=(STEPS, CHAINS))
+    return MU + SIGMA**2 + SIGMA * noise
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_exact_samples_bound_from_the_other_side(correlated: bool) -> None:
+    """Against closed forms; and the errors are the spread over repetitions."""
+    gap: Quantity = {"value": SIGMA**2 / 2, "error": SIGMA / math.sqrt(STEPS * CHAINS), "unit": ""}
+    random, found, errors = np.random.default_rng(9), [], []
+    for seed in range(REPETITIONS):
+        noisy = {**gap, "value": random.normal(gap["value"], gap["error"])}
+        quantities = stage.forward_quantities(exact_log_weights(seed, correlated), EXACT, noisy)
+        found.append([entry["value"] for entry in quantities.values()])
+        errors.append([entry["error"] for entry in quantities.values()])
+    assert list(quantities) == ["forward_free_energy", "forward_gap", "forward_ratio"]
+    assert [entry["unit"] for entry in quantities.values()] == ["nats", "nats", "1"]
+    spread = np.std(found, axis=0, ddof=1)
+    expected = [-MU - SIGMA**2, SIGMA**2 / 2, 1.0]
+    means = np.mean(found, axis=0)
+    bias = [0, 0, (gap["error"] / gap["value"]) ** 2]  # of a ratio
+    assert (np.abs(means - expected) < 4 * spread / math.sqrt(REPETITIONS) + bias).all()
+    np.testing.assert_allclose(np.mean(errors, axis=0), spread, rtol=0.2)
+
+
+def test_exact_samples_of_one_sweep_are_independent() -> None:
+    gap: Quantity = {"value": 0.2, "error": 0.01, "unit": "nats"}
+    series = np.array([[3.0, 4.0, 5.0, 4.0]])
+    found = stage.forward_quantities(series, EXACT, gap)
+    assert found["forward_free_energy"]["error"] == pytest.approx(math.sqrt(2 / 3 / 4))
+
+
 BOUND, IMPORTANCE = "variational bound on -ln Z_x", "importance-sampled -ln Z_x"
 SIGN, LENGTH = "share of positive samples", "length of the chains over tau"
 M2, REWEIGHTED = "<m^2> of the chains", "<m^2>, reweighted"
+FORWARD = "bound on -ln Z_x by exact samples"
 HMC = "<m^2> by HMC in latent space"
 CLUSTER, ENERGY = "<m^2> of cluster updates", "energy per site of cluster updates"
 OF_SAMPLES = {BOUND, IMPORTANCE, SIGN, LENGTH, M2, REWEIGHTED}
@@ -395,6 +439,28 @@ def test_checks_of_other_samplers_flip_at_their_tolerances(
     assert {check.name for check in found if not check.passed} == failed
 
 
+@pytest.mark.parametrize(("values", "failed"), [
+    ({}, set()),
+    ({"forward_free_energy": -9.971}, set()),  # three errors above the exact value
+    ({"forward_free_energy": -9.969}, {FORWARD}),
+    ({"forward_free_energy": -30.0}, set()),
+    ({"forward_ratio": 2.01}, {"forward_ratio"}),
+    ({"forward_ratio": math.nan}, {"forward_ratio"}),
+    ({"effective_sample_fraction": 0.299}, {"effective_sample_fraction"}),
+])  # fmt: skip
+def test_checks_of_both_divergences_flip_at_their_tolerances(
+    values: Mapping[str, float], failed: set[str]
+) -> None:
+    at_limits = {
+        "forward_free_energy": -10.1, "forward_ratio": 2.0, "effective_sample_fraction": 0.3
+    }  # fmt: skip
+    expected = ExpectedSettings(forward_ratio=2.0, effective_sample_fraction=0.3, source="a test")
+    found = found_checks(quantities_at(**{**at_limits, **values}), expected)
+    asked = {"forward_ratio", "effective_sample_fraction"}
+    assert {check.name for check in found} == OF_SAMPLES | {FORWARD} | asked
+    assert {check.name for check in found if not check.passed} == failed
+
+
 def test_hamiltonian_chains_that_are_too_short_are_not_judged() -> None:
     short = {**BY_HMC, "hmc_latent_chain_length_over_tau": 4.99}
     assert HMC not in {check.name for check in found_checks(quantities_at(**short))}
@@ -476,7 +542,43 @@ def test_other_samplers_join_the_analysis_and_the_verdict(new_run: NewRun) -> No
     assert verdict["provenance"]["settings_sha256"] == sha256(run.settings.verdict_json())
 
 
-@pytest.mark.parametrize("input_", ["samples", "hmc", "data"])
+def with_information(run: Any) -> Path:
+    """Put what `measure` finds beside the others."""
+    write_h5(
+        run.path("information"),
+        {"exact_log_weight": exact_log_weights(4, correlated=False).astype(np.float32)},
+        units=MEASURED_UNITS,
+        attributes={"settings": run.settings.sections_of("measure")},
+    )
+    path: Path = run.path("information")
+    return path
+
+
+def test_exact_samples_under_the_model_join_the_analysis_and_the_verdict(new_run: NewRun) -> None:
+    run = with_files(new_run(expected={"forward_ratio": 2.0}), samples())
+    run.run("analyze", information=with_information(run))
+    analysis, verdict = read_analysis(run.path("analysis")), read_json(run.path("verdict"))
+    series = read_h5(run.path("information"))["exact_log_weight"]
+    assert analysis == {
+        **measured(),
+        **stage.forward_quantities(series, EXACT, measured()["gap"]),
+    }
+    names = {check["name"] for check in verdict["checks"]}
+    assert names == OF_SAMPLES | {FORWARD, "forward_ratio"}
+    assert verdict["passed"] is True
+
+
+def test_a_ratio_that_is_expected_must_be_measured(
+    new_run: NewRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = with_files(new_run(expected={"forward_ratio": 2.0}), samples())
+    assert run.status("analyze") == 2
+    assert "expected.forward_ratio is asked for, but no --information" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"expected\.forward_ratio: .* got phi4; use null"):
+        RunSettings(target=ScalarFieldSettings(), expected=ExpectedSettings(forward_ratio=2.0))
+
+
+@pytest.mark.parametrize("input_", ["samples", "hmc", "data", "information"])
 @pytest.mark.parametrize("change", [{"seed": 1}, {"target": {"T": 2.0}}], ids=["seed", "target"])
 def test_inputs_of_different_runs_are_refused(
     input_: str,
@@ -484,13 +586,15 @@ def test_inputs_of_different_runs_are_refused(
     new_run: NewRun,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One of the three was made with another seed, or for another temperature than the settings."""
+    """One of the four was made with another seed, or for another temperature than the settings."""
     run, other = (
         with_files(new_run(name, **changes), samples(), WITH_ENERGY)
         for name, changes in (("run", {}), ("other", change))
     )
     inputs = {"samples": run.path("samples"), **with_other_samplers(run)}
+    inputs["information"] = with_information(run)
     with_other_samplers(other)
+    with_information(other)
     assert run.status("analyze", **{**inputs, input_: other.path(input_)}) == 2
     complaint = capsys.readouterr().err
     assert f"was made with another {next(iter(change))}" in complaint
@@ -591,10 +695,10 @@ def test_a_file_of_another_kind_is_named(
     assert not run.names()
 
 
-@pytest.mark.parametrize("missing", ["samples", "exact", "hmc", "data"])
+@pytest.mark.parametrize("missing", ["samples", "exact", "hmc", "data", "information"])
 def test_a_missing_input_is_named(missing: str, new_run: NewRun) -> None:
     run = with_files(new_run(), samples())
-    inputs = with_other_samplers(run)
+    inputs = {**with_other_samplers(run), "information": with_information(run)}
     path = run.path(missing)
     path.unlink()
     with pytest.raises(UserError, match=f"{re.escape(str(path))} does not exist"):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from strata.artifacts import write_h5
+from strata.artifacts import read_h5, write_h5
 from strata.errors import UserError
 from strata.neural_rg.exact import exact_values, kernel_offset
-from strata.neural_rg.exact_data import ExactFields, read_exact_fields
+from strata.neural_rg.exact_data import ExactFields, held_out_chains, read_exact_fields
 from strata.neural_rg.ising_field import IsingField
 from strata.neural_rg.lattice import Lattice
 from strata.neural_rg.target_settings import IsingSettings, RingSettings
@@ -48,29 +49,76 @@ class Spins(IsingField):
         return spins
 
 
-def test_spins_are_drawn_uniformly_each_with_a_random_sign() -> None:
-    states = [s for s in itertools.product((-1, 1), repeat=4) if s[0] == 1][:6]
-    exact = ExactFields(
-        Spins(Lattice(4, 1), 0.5, dtype=torch.float64), torch.tensor(states, dtype=torch.int8)
-    )
-    n = 12_000
-    drawn = exact.draw(n, generator())
+def images(spins: np.ndarray, *, shifted: bool) -> list[tuple[int, ...]]:
+    """What sign, translations, mirrors and an exchange of the axes make of spins, each as often.
+
+    One by one: site i of an image has the spin of the site that it came from.
+    """
+    length, found = len(spins), []
+    shifts = range(length) if shifted else [0]
+    per_axis = [
+        [(a + shift) % length for a in order]
+        for shift in shifts
+        for order in (range(length), range(length)[::-1])
+    ]
+    for axes in itertools.product(per_axis, repeat=spins.ndim):
+        moved = spins
+        for axis, sources in enumerate(axes):
+            moved = np.take(moved, sources, axis)
+        found += [sign * turned for turned in (moved, moved.T) for sign in (1, -1)]
+    return [tuple(image.ravel().tolist()) for image in found]
+
+
+STATES = {
+    "chain": [[1, 1, 1, -1], [1, 1, 1, 1], [1, 1, -1, -1]],
+    "square": [[[1, 1, 1], [-1, -1, 1], [-1, 1, 1]], [[1, -1, 1], [1, 1, 1], [1, 1, 1]]],
+}
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "open"])
+@pytest.mark.parametrize("states", STATES.values(), ids=list(STATES))
+def test_spins_are_drawn_uniformly_from_all_their_images(states: Any, boundary: Any) -> None:
+    """As often as images by every symmetry, written out; and each has the energy of its origin."""
+    spins = np.array(states, dtype=np.int8)
+    lattice = Lattice(spins.shape[1], spins.ndim - 1, boundary)
+    target = Spins(lattice, 0.5, dtype=torch.float64)
+    drawn = ExactFields(target, torch.from_numpy(spins)).draw(30_000, generator())
     assert drawn.dtype == torch.float64
-    rows, counts = drawn.unique(dim=0, return_counts=True)
-    both_signs = {sign * np.array(state) @ [8, 4, 2, 1] for state in states for sign in (1, -1)}
-    assert {row @ [8, 4, 2, 1] for row in rows.numpy()} == both_signs
-    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+    flat = drawn.flatten(1).numpy()
+    counts = Counter(map(tuple, flat.astype(int).tolist()))
+    expected: Counter[tuple[int, ...]] = Counter()
+    for state in spins:
+        listed = images(state, shifted=boundary == "periodic")
+        expected.update({image: times / len(listed) for image, times in Counter(listed).items()})
+    assert set(counts) == set(expected)
+    observed = [counts[image] for image in expected]
+    wanted = np.array(list(expected.values())) * len(drawn) / len(spins)
+    assert stats.chisquare(observed, wanted).pvalue > 1e-3
+
+    def energies(rows: np.ndarray) -> set[float]:
+        return set(((rows @ lattice.adjacency()) * rows).sum(1).tolist())
+
+    assert energies(flat) == energies(spins.reshape(len(spins), -1).astype(float))
 
 
-def test_fields_of_one_spin_state_are_normal_about_it_or_its_mirror_image() -> None:
-    """Second moments of 1/2 N(Kt s, Kt) + 1/2 N(-Kt s, Kt) are Kt + Kt s s^T Kt; the mean is 0."""
+def test_each_draw_is_moved_by_itself() -> None:
+    lone = torch.ones(1, 8, 8, dtype=torch.int8)
+    lone[0, 2, 5] = -1
+    target = Spins(Lattice(8), 0.5, dtype=torch.float64)
+    drawn = ExactFields(target, lone).draw(500, generator()).flatten(1)
+    places = (drawn * drawn.sum(1, keepdim=True).sign()).argmin(1)
+    assert len(places.unique()) > 55
+
+
+def test_fields_of_one_spin_state_are_normal_about_its_images() -> None:
+    """Second moments of all N(Kt s, Kt) together are Kt + Kt <s s^T> Kt; the mean is 0."""
     lattice, n = Lattice(2), 40_000
     target = IsingField(lattice, 0.4, dtype=torch.float64)
     spins = torch.tensor([[[1, 1], [-1, 1]]], dtype=torch.int8)
     x = ExactFields(target, spins).draw(n, generator(1)).flatten(1)
     kernel = 0.4 * lattice.adjacency() + kernel_offset(lattice, 0.4) * np.eye(4)
-    center = kernel @ spins.flatten().numpy()
-    expected = kernel + np.outer(center, center)
+    centers = np.array(images(spins[0].numpy(), shifted=True)) @ kernel
+    expected = kernel + centers.T @ centers / len(centers)
     products = (x[:, :, None] * x[:, None, :]).numpy()
     errors = products.std(axis=0) / math.sqrt(n)
     assert (np.abs(products.mean(axis=0) - expected) < 4.5 * errors).all()
@@ -85,8 +133,8 @@ def test_what_the_stage_wrote_has_the_exact_moments(
     run = new_run(target={"name": "ising", **target}, flow={"name": "realnvp"}, data=MANY)
     settings = run.settings.target
     density = target_of(settings)
-    exact = read_exact_fields(run.generate(), settings, density)
-    assert len(exact.spins) == 64 * 250
+    exact, held_out = read_exact_fields(run.generate(), settings, density)
+    assert (len(exact.spins), len(held_out.spins)) == (56 * 250, 8 * 250)
     n = 20_000
     x = exact.draw(n, generator(2))
     n_sites = density.lattice.n_sites
@@ -119,9 +167,23 @@ def test_samples_of_the_same_distribution_are_taken_by_either_temperature(new_ru
     run = new_run(target={"L": 4, "K": 0.4})
     settings = IsingSettings(L=4, T=2.5)
     path = run.generate()
-    exact = read_exact_fields(path, settings, target_of(settings))
+    exact, _ = read_exact_fields(path, settings, target_of(settings))
     assert exact.spins.dtype == torch.int8
     assert set(exact.spins.unique().tolist()) == {-1, 1}
+
+
+@pytest.mark.parametrize(("n_chains", "n_held_out"), [(2, 1), (8, 1), (15, 1), (16, 2), (64, 8)])
+def test_the_last_eighth_of_the_chains_is_held_out(
+    n_chains: int, n_held_out: int, new_run: NewRun
+) -> None:
+    run = new_run(target={"L": 4}, data={"n_chains": n_chains, "n_sweeps": 130, "every": 2})
+    path = run.generate()
+    training, held_out = read_exact_fields(path, run.settings.target, target_of(IsingSettings(L=4)))
+    spins = torch.from_numpy(read_h5(path)["spins"])
+    is_held_out = torch.arange(len(spins)) % n_chains >= n_chains - n_held_out
+    assert torch.equal(held_out.spins, spins[is_held_out])
+    assert torch.equal(training.spins, spins[~is_held_out])
+    assert held_out_chains(n_chains) == n_held_out
 
 
 @pytest.mark.parametrize("other", [

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from strata.neural_rg import learner as learner_module
 from strata.neural_rg.config import NeuralRGTraining, RunSettings
-from strata.neural_rg.exact import kernel_eigenvalues, kernel_offset
+from strata.neural_rg.exact import kernel_eigenvalues, kernel_offset, log_partition_field
 from strata.neural_rg.exact_data import ExactFields
 from strata.neural_rg.flow_settings import (
     FlowSettings,
@@ -26,8 +26,8 @@ from strata.neural_rg.flow_settings import (
 )
 from strata.neural_rg.flows import build_flow, gaussian_part
 from strata.neural_rg.ising_field import IsingField
-from strata.neural_rg.learner import UNITS, FlowLearner, effective_sample_fraction
-from strata.neural_rg.metropolis import ChainState, metropolis_step
+from strata.neural_rg.learner import FORWARD_UNITS, UNITS, FlowLearner, effective_sample_fraction
+from strata.neural_rg.metropolis import ChainState, decided
 from strata.neural_rg.target_settings import (
     IsingSettings,
     RingSettings,
@@ -58,11 +58,12 @@ def new_learner(
     std: float | None = 0.2,
     seed: int = 3,
     spins: Tensor | None = None,
+    held_out: Tensor | None = None,
     **training: Any,
 ) -> FlowLearner:
     """A learner in float64; weights of the given spread, or as a run starts for None.
 
-    With spins, the data term is over exact fields of them.
+    With spins, the data term is over exact fields of them; those held out are evaluated with.
     """
     settings = RunSettings(
         target=target,
@@ -74,11 +75,11 @@ def new_learner(
     if std is not None:
         spread_weights(module, std)
     density = build_target(settings.target, dtype=torch.float64, device=CPU)
-    exact = None
-    if spins is not None:
-        assert isinstance(density, IsingField)
-        exact = ExactFields(density, spins)
-    return FlowLearner(module, density, settings.training, generators, exact)
+    exact = []
+    for some in (spins, held_out):
+        assert some is None or isinstance(density, IsingField)
+        exact.append(None if some is None else ExactFields(density, some))
+    return FlowLearner(module, density, settings.training, generators, *exact)
 
 
 def spread_weights(flow: nn.Module, std: float) -> None:
@@ -123,10 +124,8 @@ def plain_step(
         z = torch.randn(s.batch, *shape, generator=random["chain"], dtype=torch.float64)
 
     def silent(z: Tensor, n: int) -> Tensor:
-        if n == 0:
-            return z
-        for x in flow.sample(n * s.batch, random["proposal"])[0].detach().split(s.batch):
-            z, _, _ = move(z, x)
+        for _ in range(n):
+            z, _, _ = move(z, next(unmeasured))
         return z
 
     def move(z: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,11 +135,16 @@ def plain_step(
         moved = torch.where(accepted.view(-1, *[1] * len(shape)), x, z).detach()
         return moved, torch.minimum(ratio, torch.zeros_like(ratio)), accepted
 
+    n_silent = (s.n_therm + s.n_steps * s.n_skip + s.n_therm * s.n_skip) * s.batch
+    n_measured = s.n_steps * s.batch
+    proposals = flow.sample(n_silent + n_measured, random["proposal"])[0]
+    unmeasured = iter(proposals[:n_silent].detach().split(s.batch) if n_silent else ())
+    measured = iter(proposals[n_silent:].split(s.batch))
     z = silent(z, s.n_therm * (1 + s.n_skip))
     visited, log_a, accepted, kld, squares = [], [], [], [], []
     for _ in range(s.n_steps):
         z = silent(z, s.n_skip)
-        x = flow.sample(s.batch, random["proposal"])[0]
+        x = next(measured)
         z, step_log_a, step_accepted = move(z, x)
         visited.append(z)
         log_a.append(step_log_a)
@@ -181,7 +185,7 @@ def test_training_steps_are_the_sources(settings: Mapping[str, Any]) -> None:
     settings = {"buffer_batches": 3, **settings}
     learner, plain = new_learner(**settings), new_learner(**settings)
     weights = learner.settings
-    buffer = plain.buffer.fields
+    buffer, rates = plain.buffer.fields, []
     for step in range(4):
         beta = weights.beta + (1 - weights.beta) * min(1.0, step / 4)
         loss, metrics = learner.training_step(step)
@@ -200,8 +204,9 @@ def test_training_steps_are_the_sources(settings: Mapping[str, Any]) -> None:
             gradient(loss, learner.module), gradient(expected, plain.module), rtol=1e-8, atol=1e-8
         )
         torch.testing.assert_close(learner.buffer.fields, buffer, rtol=1e-10, atol=1e-10)
+        rates.append(metrics["acceptance"].item())
     assert len(buffer) == 24, "the buffer should be full and thinned"
-    assert 0 < metrics["acceptance"].item() < 1
+    assert 0 < np.mean(rates) < 1
 
 
 @pytest.mark.parametrize("weights", [{"omega": 1.0, "delta": 0.0}, {"omega": 0.0, "delta": 1.0}])
@@ -212,7 +217,10 @@ def test_gradients_are_finite_differences(
     learner = new_learner(**weights, n_therm=0)
     learner.training_step(0)
     states = learner.generators.state_dict()
-    monkeypatch.setattr(learner.buffer, "push", lambda fields, generator: None)
+    monkeypatch.setattr(learner_module, "pushed", lambda held, new, kept: held)
+    monkeypatch.setattr(
+        learner.buffer, "rows_kept", lambda n_new, generator: torch.arange(len(learner.buffer))
+    )
     parameters = list(learner.module.parameters())
     start = nn.utils.parameters_to_vector(parameters).detach()
     direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(2)).double()
@@ -227,6 +235,58 @@ def test_gradients_are_finite_differences(
     difference = (loss_at(h) - loss_at(-h)).item() / (2 * h)
     assert slope == pytest.approx(difference, rel=1e-6)
     assert abs(difference) > 0.1
+
+
+class Replayed:
+    """What a CUDA graph does: one function, called again on storage that it was made with."""
+
+    def __init__(self, function: Any, parameters: list[nn.Parameter], inputs: Any) -> None:
+        self.inputs, self.function, self.n_calls = list(inputs), function, 0
+        for _ in range(3):
+            torch.autograd.grad(function(*self.inputs)[0], parameters)
+
+    def __call__(self) -> tuple[Tensor, dict[str, Tensor]]:
+        self.n_calls += 1
+        loss, metrics = self.function(*self.inputs)
+        return loss, {name: metric.clone() for name, metric in metrics.items()}
+
+
+@pytest.mark.parametrize("settings", [
+    {},
+    {"symmetrize": True, "estimator": "path", "n_therm": 0},
+    {"epsilon": 0.5, "n_steps": 2, "n_skip": 1},
+    {"beta": 0.5},
+    {"delta": 0.0},
+    {"omega": 0.0, "spins": torch.ones(3, 4, 4, dtype=torch.int8)},
+])  # fmt: skip
+def test_steps_that_are_replayed_are_the_plain_ones(
+    settings: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a full buffer and the end of the annealing on; the same numbers, bit by bit."""
+    monkeypatch.setattr(learner_module, "CapturedLoss", Replayed)
+    replayed, plain = (new_learner(buffer_batches=3, **settings) for _ in range(2))
+    replayed.replays, begins = True, 4 if "beta" in settings else 3 - replayed.settings.n_steps
+    for step in range(7):
+        found = [learner.training_step(step) for learner in (replayed, plain)]
+        assert (replayed._captured is not None) == (step >= begins)
+        (loss, metrics), (other_loss, others) = found
+        assert torch.equal(loss, other_loss)
+        assert metrics == others
+        for learner in (replayed, plain):
+            assert not learner.chain.requires_grad
+        assert torch.equal(replayed.buffer.fields, plain.buffer.fields)
+        slopes = [
+            gradient(part, learner.module)
+            for part, learner in ((loss, replayed), (other_loss, plain))
+        ]
+        assert torch.equal(*slopes)
+        with torch.no_grad():
+            for learner in (replayed, plain):
+                for parameter in learner.module.parameters():
+                    parameter.mul_(0.9)
+    assert isinstance(replayed._captured, Replayed)
+    assert replayed._captured.n_calls == 7 - begins
+    assert plain._captured is None
 
 
 def test_without_data_term_no_data_are_drawn() -> None:
@@ -274,19 +334,19 @@ def test_as_many_proposals_are_made_as_in_the_source(
     )
     proposed: list[int] = []
     moves: list[ChainState] = []
-    sample = learner.module.sample
+    from_noise = learner.module.from_noise
 
-    def counted_sample(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        proposed.append(n)
-        return sample(n, generator)
+    def counted_sample(noise: tuple[Tensor, ...], **how: bool) -> tuple[Tensor, Tensor]:
+        proposed.append(len(noise[0]))
+        return from_noise(noise, **how)
 
     def counted_step(*arguments: Any) -> Any:
-        moved, accepted = metropolis_step(*arguments)
+        moved, accepted = decided(*arguments)
         moves.append(moved)
         return moved, accepted
 
-    monkeypatch.setattr(learner.module, "sample", counted_sample)
-    monkeypatch.setattr(learner_module, "metropolis_step", counted_step)
+    monkeypatch.setattr(learner.module, "from_noise", counted_sample)
+    monkeypatch.setattr(learner_module, "decided", counted_step)
     learner.training_step(0)
     n_moves = (n_therm + n_steps) * (1 + n_skip)
     assert sum(proposed) == 4 * n_moves
@@ -307,9 +367,9 @@ def test_chains_start_from_the_buffer_once_it_holds_more_than_a_batch(
 
     def spied_step(state: ChainState, *arguments: Any) -> Any:
         starts.append(state.fields)
-        return metropolis_step(state, *arguments)
+        return decided(state, *arguments)
 
-    monkeypatch.setattr(learner_module, "metropolis_step", spied_step)
+    monkeypatch.setattr(learner_module, "decided", spied_step)
     learner.training_step(0)
     held = learner.buffer.fields.clone()
     learner.training_step(1)
@@ -489,6 +549,36 @@ def test_exact_data_without_weight_are_not_drawn() -> None:
     _, metrics = learner.training_step(0)
     assert "data" not in metrics
     assert "data" not in learner.generators.state_dict()
+
+
+def test_exact_samples_held_out_show_the_other_divergence() -> None:
+    """Where the flow is the normal prior: <ln pi~ - ln N> over exact fields.
+
+    Its average by spins with their exact frequencies; less ln Z_x it is KL(pi || N).
+    """
+    settings, n = IsingSettings(L=2, T=2.5), 20_000
+    target = new_learner(target=settings).target
+    assert isinstance(target, IsingField)
+    spins = exact_spins(target, 5 * n)
+    learner = new_learner(target=settings, held_out=spins, std=0.0, evaluation_batch=n)
+    plain = new_learner(target=settings, std=0.0, evaluation_batch=n)
+    found = learner.evaluate()
+    x = target.sample_field(spins.double(), torch.Generator().manual_seed(7))
+    log_normal = -x.square().flatten(1).sum(1) / 2 - 2 * math.log(2 * math.pi)
+    log_weight = target.log_density(x) - log_normal
+    error = log_weight.std().item() / math.sqrt(n)
+    assert found["forward_error"].item() == pytest.approx(error, rel=0.1)
+    assert abs(found["forward"].item() - log_weight.mean().item()) < 4 * error
+    exact = log_partition_field(target.lattice, target.coupling)
+    divergence = found["forward"].item() - exact
+    assert divergence > 10 * error
+    assert {*found} - {*plain.evaluate()} == {"forward", "forward_error"} == {*FORWARD_UNITS}
+    assert dict(learner.units) == {**plain.units, **FORWARD_UNITS}
+    del found["forward"], found["forward_error"]
+    learner.generators.load_state_dict({})
+    plain.generators.load_state_dict({})
+    again = learner.evaluate()
+    assert all(again[name] == value for name, value in plain.evaluate().items())
 
 
 # --- snapshots ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from strata.neural_rg.flow_settings import MeraSettings
 from strata.neural_rg.flows import Symmetrized, build_flow, gaussian_part
 from strata.neural_rg.measure import measure
 from strata.neural_rg.target_settings import IsingSettings
+from strata.neural_rg.targets import build_target
 from strata.randomness import Generators
 
 NewRun = Callable[..., Any]
@@ -72,7 +73,7 @@ def test_only_a_window_of_a_large_lattice_is_taken(monkeypatch: pytest.MonkeyPat
 
 
 def test_stage_says_which_site_and_scale_a_row_belongs_to(trained: Any, tmp_path: Path) -> None:
-    data, out = trained.folder / "ising_samples.h5", tmp_path / "information.h5"
+    data, out = tmp_path / "ising_samples.h5", tmp_path / "information.h5"
     trained.run("generate", samples=data)
     trained.run("measure", data=data, information=out)
     arrays = read_h5(out)
@@ -81,6 +82,25 @@ def test_stage_says_which_site_and_scale_a_row_belongs_to(trained: Any, tmp_path
     written_out = [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
     np.testing.assert_array_equal(arrays["latent_scales"].reshape(4, 4), written_out)
     assert read_attributes(out)["settings"] == trained.settings.sections_of("measure")
+
+
+@pytest.mark.parametrize("data", ["replay", "exact"])
+def test_exact_samples_are_weighed_those_alone_that_were_not_learnt(
+    data: str, new_run: NewRun
+) -> None:
+    run = new_run(training={"data": data}, data={"n_chains": 16, "n_sweeps": 8, "every": 1})
+    path = run.generate()
+    run.run("train", data=path)
+    run.run("measure")
+    found = read_h5(run.path("information"))["exact_log_weight"]
+    fields = torch.from_numpy(read_h5(path)["fields"])
+    flow = build_flow(run.settings, Generators(0, torch.device("cpu")).on_cpu("init"))
+    flow.load_state_dict(torch.load(run.path("model"), weights_only=True)["best"])
+    target = build_target(run.settings.target, dtype=torch.float32, device=torch.device("cpu"))
+    with torch.no_grad():
+        log_weight = (target.log_density(fields) - flow.log_prob(fields)).numpy().reshape(8, 16)
+    expected = log_weight if data == "replay" else log_weight[:, 14:]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_of_another_temperature_are_refused(

@@ -24,6 +24,7 @@ from strata.neural_rg.metropolis import (
     ReplayBuffer,
     log_acceptance,
     metropolis_step,
+    pushed,
 )
 from strata.neural_rg.target_settings import CRITICAL_TEMPERATURE
 
@@ -51,6 +52,11 @@ def proposed_states(n: int, gen: torch.Generator) -> Tensor:
 
 def rows(*numbers: float) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)[:, None]
+
+
+def push(buffer: ReplayBuffer, fields: Tensor, gen: torch.Generator) -> None:
+    kept = buffer.rows_kept(len(fields), gen)
+    buffer.fields = pushed(buffer.fields, fields, kept)
 
 
 def test_chains_reach_the_exact_stationary_law() -> None:
@@ -181,9 +187,10 @@ def test_buffer_keeps_what_was_pushed_up_to_its_capacity(
     for number, size in enumerate(pushes):
         before = len(buffer)
         fields = rows(*(100 * number + k + 1 for k in range(size)))
-        buffer.push(fields, gen)
+        push(buffer, fields, gen)
         pushed |= {*fields[:, 0].tolist(), *(-fields[:, 0]).tolist()}
         assert len(buffer) == min(capacity, before + 2 * size)
+        assert buffer.is_full == (len(buffer) == capacity)
         held = buffer.fields[:, 0].tolist()
         assert len(set(held)) == len(held), "no field stands twice"
         assert set(held) <= pushed
@@ -193,7 +200,7 @@ def test_buffer_keeps_what_was_pushed_up_to_its_capacity(
 
 def test_draws_have_no_field_twice_and_change_nothing() -> None:
     buffer = ReplayBuffer(20, rows(0.0))
-    buffer.push(rows(*range(1, 11)), generator(0))
+    push(buffer, rows(*range(1, 11)), generator(0))
     held = buffer.fields.clone()
     drawn = buffer.draw(13, generator(1))
     assert drawn.unique().numel() == 13
@@ -221,7 +228,7 @@ def test_random_rows_are_a_uniform_subset(how: str) -> None:
     counts = torch.zeros(20, dtype=torch.float64)
     for _ in range(n_subsets):
         buffer = ReplayBuffer(size if how == "push" else 20, values)
-        buffer.push(values, gen)
+        push(buffer, values, gen)
         kept = buffer.fields if how == "push" else buffer.draw(size, gen)
         counts += torch.bincount(kept[:, 0].long() + 10, minlength=21)[[*range(10), *range(11, 21)]]
     assert counts.sum().item() == n_subsets * size
@@ -235,7 +242,7 @@ def test_old_fields_fade_out_geometrically() -> None:
     for _ in range(300):
         buffer = ReplayBuffer(capacity, rows(0.0))
         for age in (1.0, *[2.0] * later):
-            buffer.push(torch.full((capacity // 2 if age == 1 else n, 1), age).double(), gen)
+            push(buffer, torch.full((capacity // 2 if age == 1 else n, 1), age).double(), gen)
         survivors.append((buffer.fields.abs() == 1.0).double().mean().item())
     expected = (capacity / (capacity + 2 * n)) ** later
     error = float(np.std(survivors, ddof=1)) / math.sqrt(len(survivors))

@@ -212,7 +212,6 @@ def test_layers_of_one_scale_are_not_multiscale() -> None:
     blocks = [CouplingStack(4, 2, 3, 3, generator(0)) for _ in layers]
     network = PatchNetwork((4, 4), layers, blocks)
     assert not is_multiscale(network)
-    assert not is_multiscale(torch.nn.Identity())
     z = torch.randn((2, 4, 4), generator=generator(1))
     (field,) = fields_by_scale(network, z)
     torch.testing.assert_close(field, network.generate(z)[0])

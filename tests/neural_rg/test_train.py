@@ -39,6 +39,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "annealed": {"training": {"beta": 0.3, "epsilon": 1.0, "n_steps": 2, "n_skip": 1}},
     "variational alone": {"training": {"delta": 0.0, "omega": 1.0, "n_therm": 0}},
     "brick wall": {"target": {"L": 6}, "flow": {"name": "tebd", "depth": 2}},
+    "windows": {
+        "flow": {"name": "window_mera", "hidden": 8, "preconditioner": "gaussian"},
+        "training": {"estimator": "path", "omega": 1.0, "ema_decay": 0.9},
+    },
     "checkerboard": {"target": {"L": 5}, "flow": {"name": "realnvp"}},
     "checkerboard on a line": {
         "target": {"L": 4, "d": 1, "K": 0.4, "boundary": "open"},
@@ -212,6 +216,17 @@ def test_exact_samples_are_trained_on(new_run: NewRun) -> None:
     expected = 8 * math.log(2 * math.pi) + halves.mean().item()
     assert abs(exact[0] - expected) < 4 * error
     assert abs(replayed[0] - expected) > 4 * error, "chains begin as normal variables"
+
+
+def test_exact_samples_that_are_held_out_are_evaluated_with(new_run: NewRun) -> None:
+    run = new_run(training={**EXACT, "estimator": "path", "ema_decay": 0.9})
+    run.run("train", data=run.generate())
+    evaluated = read_history(run.path("history"), "eval")
+    assert np.isfinite(evaluated["forward"]).all()
+    assert (evaluated["forward_error"] > 0).all()
+    with h5py.File(run.path("history")) as file:
+        assert file["eval/forward"].attrs["unit"] == "nats"
+    assert not any("forward" in name for name in read_history(run.path("history"), "train"))
 
 
 @pytest.mark.parametrize("same", [True, False])

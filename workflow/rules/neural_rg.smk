@@ -243,6 +243,7 @@ rule neural_rg_analyze:
         samples="results/{run}/samples.h5",
         hmc="results/{run}/hmc.h5",
         data=exact_data,
+        information=information,
         exact=exact_answer,
     output:
         analysis="results/{run}/analysis.json",
@@ -262,5 +263,6 @@ rule neural_rg_analyze:
     shell:
         "python -m strata.neural_rg.analyze --settings {input.settings:q}"
         " --samples {input.samples:q} --hmc {input.hmc:q} --data {input.data:q}"
+        " --information {input.information:q}"
         " --exact {input.exact:q} --analysis {output.analysis:q}"
         " --verdict {output.verdict:q} > {log:q} 2>&1"

@@ -2,7 +2,8 @@
 
 Inputs: what neural_rg.smk makes.
 Outputs, per run: loss_acc, configurations, hmc, mutual_information, renormalized_fields and
-response_<kind>_scale<k> as .pdf and .png; configurations.gif, animation.gif.
+response_<kind>_scale<k> as .pdf and .png; configurations.gif, animation.gif. Per sweep: quality as
+.pdf, .png and .md.
 Steps: each figure by itself.
 """
 
@@ -271,3 +272,45 @@ rule neural_rg_plot_responses:
         " --kind {wildcards.kind:q} --scale {wildcards.scale:q}"
         " --figure {output.figure:q} --image {output.image:q}"
         " > {log:q} 2>&1"
+
+
+rule neural_rg_compare:
+    """Draw and tabulate how good the flows of a sweep are."""
+    input:
+        modules(
+            "neural_rg.compare",
+            "neural_rg.quality_figure",
+            "neural_rg.sweep_quality",
+            "neural_rg.target_settings",
+            "plotting",
+            "quantities",
+            "summaries",
+            "sweeps",
+        ),
+        settings=files_of_runs("settings.json"),
+        analyses=files_of_runs("analysis.json"),
+    output:
+        table="results/{experiment}/quality.md",
+        figure="results/{experiment}/quality.pdf",
+        image=report(
+            "results/{experiment}/quality.png",
+            caption="../report/quality.rst",
+            category="neural_rg",
+            labels={"run": "{experiment}", "figure": "quality"},
+        ),
+    log:
+        "results/{experiment}/logs/compare.log",
+    benchmark:
+        "results/{experiment}/benchmarks/compare.tsv"
+    wildcard_constraints:
+        experiment=sweeps_of("neural_rg"),
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python -m strata.neural_rg.compare --runs-settings {input.settings:q}"
+        " --analyses {input.analyses:q} --table {output.table:q}"
+        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"

@@ -11,6 +11,11 @@ def exact_data(wildcards):
     return run_file(wildcards, "ising_samples.h5", RUNS[wildcards.run].has_exact_samples)
 
 
+def information(wildcards):
+    """Return what the flow makes of a run's exact samples, by the name `information`."""
+    return run_file(wildcards, "information.h5", RUNS[wildcards.run].has_exact_samples)
+
+
 def training_data(wildcards):
     """Return the exact samples that a run learns from, if it does."""
     return run_file(wildcards, "ising_samples.h5", RUNS[wildcards.run].training.data == "exact")

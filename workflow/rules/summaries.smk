@@ -48,7 +48,7 @@ rule stage_settings:
 rule summary:
     """Gather a sweep's runs: what was varied, what was measured."""
     input:
-        modules("summaries"),
+        modules("summaries", "sweeps"),
         settings=files_of_runs("settings.json"),
         analyses=files_of_runs("analysis.json"),
     output:

@@ -3,12 +3,14 @@
 Conventions: those of `strata.neural_rg.estimates`; errors are one standard error. Imports no torch.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from strata.artifacts import provenance, read_h5, settings_behind
 from strata.config import canonical, read_settings
+from strata.errors import UserError
 from strata.neural_rg.autocorrelation import integrated_autocorrelation_time
 from strata.neural_rg.config import ExpectedSettings, RunSettings
 from strata.neural_rg.estimates import (
@@ -35,6 +37,7 @@ SAMPLED = (
     "chain/observable",
 )
 SPACES = ("latent", "physical")
+MEASURED = ("exact_log_weight",)
 EVOLVED = tuple(f"{space}/{name}" for space in SPACES for name in ("accepted", "observable"))
 GENERATED = ("energy_per_site", "magnetization_squared")
 ERRORS_ALLOWED = 3.0
@@ -52,6 +55,7 @@ def sampler_quantities(samples: Arrays, exact: Arrays, observable: str) -> dict[
     exact_free_energy = -float(exact["log_partition_field"])
     bound, bound_error = variational_free_energy(log_weight)
     gap = bound - exact_free_energy
+    by_importance, importance_error = importance_free_energy(log_weight)
 
     quantities = {
         "exact_free_energy": quantity(exact_free_energy, None, "nats"),
@@ -60,7 +64,10 @@ def sampler_quantities(samples: Arrays, exact: Arrays, observable: str) -> dict[
         "gap_percent": quantity(
             100 * gap / abs(exact_free_energy), 100 * bound_error / abs(exact_free_energy), "%"
         ),
-        "importance_free_energy": quantity(*importance_free_energy(log_weight), "nats"),
+        "importance_free_energy": quantity(by_importance, importance_error, "nats"),
+        "importance_pull": quantity(
+            _over(by_importance - exact_free_energy, importance_error), None, "1"
+        ),
         "log_weight_std": quantity(float(log_weight.std(ddof=1)), None, "nats"),
         "effective_sample_fraction": quantity(effective_sample_fraction(log_weight), None, "1"),
         "weight_tail_index": quantity(tail_index(log_weight), None, "1"),
@@ -76,6 +83,33 @@ def sampler_quantities(samples: Arrays, exact: Arrays, observable: str) -> dict[
     if observable in exact:
         quantities[f"exact_{observable}"] = quantity(float(exact[observable]), None, "1")
     return quantities
+
+
+def forward_quantities(
+    exact_log_weight: np.ndarray, exact: Arrays, gap: Quantity
+) -> dict[str, Quantity]:
+    """Return what ln w of exact samples, of shape (steps, chains), says of the model.
+
+    -<ln w>_pi bounds -ln Z_x from below. What it lacks is KL(pi || p), which grows with whatever
+    the model leaves out, as the gap of the variational bound, KL(p || pi), need not.
+    """
+    series = exact_log_weight.astype(float)
+    tau = integrated_autocorrelation_time(series)[0] if len(series) > 1 else 1.0
+    bound, independent_error = variational_free_energy(series)
+    error = independent_error * math.sqrt(tau)
+    divergence = -float(exact["log_partition_field"]) - bound
+    ratio = _over(divergence, gap["value"])
+    of_gap = _over(ratio * float(gap["error"] or 0.0), gap["value"])
+    return {
+        "forward_free_energy": quantity(bound, error, "nats"),
+        "forward_gap": quantity(divergence, error, "nats"),
+        "forward_ratio": quantity(ratio, math.hypot(_over(error, gap["value"]), of_gap), "1"),
+    }
+
+
+def _over(value: float, divisor: float) -> float:
+    """Return a ratio, NaN where there is none."""
+    return value / divisor if divisor else math.nan
 
 
 def _memory(prefix: str, series: np.ndarray, unit: str) -> dict[str, Quantity]:
@@ -137,11 +171,13 @@ def _demands_of_theory(quantities: Mapping[str, Quantity]) -> list[Check]:
     free_energies: list[tuple[str, str, Relation]] = [
         ("variational bound on -ln Z_x", "variational_free_energy", "at least"),
         ("importance-sampled -ln Z_x", "importance_free_energy", "equals"),
+        ("bound on -ln Z_x by exact samples", "forward_free_energy", "at most"),
     ]
     return [
         *(
             _against_exact(quantities, name, measured, relation, "exact_free_energy")
             for name, measured, relation in free_energies
+            if measured in quantities
         ),
         Check(
             "share of positive samples",
@@ -190,6 +226,8 @@ def _expectations(quantities: Mapping[str, Quantity], expected: ExpectedSettings
     wanted: list[tuple[str, Relation, float | None]] = [
         ("gap", "at most", expected.gap),
         ("acceptance", "at least", expected.acceptance),
+        ("forward_ratio", "at most", expected.forward_ratio),
+        ("effective_sample_fraction", "at least", expected.effective_sample_fraction),
     ]
     return [
         Check(name, found["value"], relation, limit, 0.0, found["unit"], expected.source)
@@ -204,13 +242,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = stage_arguments(
         __doc__,
         inputs=["settings", "samples", "exact"],
-        optional=["hmc", "data"],
+        optional=["hmc", "data", "information"],
         outputs=["analysis", "verdict"],
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "analyze")
     observable = settings.target.observable
     exact = read_exact(arguments.exact, settings.target)
-    inputs = (arguments.samples, arguments.hmc, arguments.data)
+    inputs = (arguments.samples, arguments.hmc, arguments.data, arguments.information)
     given = [path for path in inputs if path is not None]
     made_with = settings_behind(given, settings.sections_of("analyze"))
     quantities = sampler_quantities(read_h5(arguments.samples, *SAMPLED), exact, observable)
@@ -218,6 +256,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         quantities |= hamiltonian_quantities(read_h5(arguments.hmc, *EVOLVED), observable)
     if arguments.data is not None:
         quantities |= exact_sample_quantities(read_h5(arguments.data, *GENERATED), exact)
+    if arguments.information is not None:
+        measured = read_h5(arguments.information, *MEASURED)
+        quantities |= forward_quantities(measured["exact_log_weight"], exact, quantities["gap"])
+    elif settings.expected.forward_ratio is not None:
+        raise UserError(
+            "expected.forward_ratio is asked for, but no --information names a file of "
+            "strata.neural_rg.measure."
+        )
     origin = provenance(canonical(made_with), seed=made_with["seed"])
     write_analysis(arguments.analysis, quantities, origin)
     found = checks(quantities, settings.expected, observable, settings.target.symbol)

@@ -41,6 +41,11 @@ class NeuralRGTraining(TrainingSettings):
         0.5, "Weight of the variational term, ln p - ln pi on model samples.", ge=0
     )
     epsilon: float = setting(0.0, "Weight of the acceptance term, -ln A of proposals.", ge=0)
+    estimator: Literal["reparametrized", "path"] = setting(
+        "reparametrized",
+        "Gradient of the variational term: all of it, or along the samples' paths alone, without "
+        "the score term, which is zero on average and noise near the optimum.",
+    )
     beta: float = setting(
         1.0,
         "Annealing: beta rises linearly from here to 1 over the first half of the steps; it stands "
@@ -51,7 +56,8 @@ class NeuralRGTraining(TrainingSettings):
     data: Literal["replay", "exact"] = setting(
         "replay",
         "What the data term learns from: the chains' own replay buffer, or exact samples of the "
-        "Ising field (cluster spins, then the conditional field).",
+        "Ising field (cluster spins, then the conditional field); the last eighth of their chains "
+        "is kept for the evaluations.",
     )
     buffer_batches: int = setting(10, "Capacity of the replay buffer.", unit="batches", ge=2)
     evaluation_batch: int = setting(4096, "Model samples per evaluation.", unit="samples", ge=2)
@@ -70,6 +76,15 @@ class NeuralRGTraining(TrainingSettings):
     def _some_loss(self) -> "NeuralRGTraining":
         if self.delta == self.omega == self.epsilon == 0.0:
             raise ValueError("delta, omega and epsilon are all 0: there is no loss to minimise.")
+        return self
+
+    @model_validator(mode="after")
+    def _path_of_the_variational_term_alone(self) -> "NeuralRGTraining":
+        if self.estimator == "path" and self.epsilon > 0:
+            raise ValueError(
+                "estimator: path leaves out a term that is zero on average in the variational "
+                f"term, but not in the acceptance term; expected epsilon 0, got {self.epsilon:g}."
+            )
         return self
 
 
@@ -173,7 +188,24 @@ class ExpectedSettings(Settings):
     acceptance: float | None = setting(
         None, "Smallest acceptance of the chains.", unit="1", gt=0, le=1
     )
-    source: str = setting("", "Where these two numbers come from.")
+    forward_ratio: float | None = setting(
+        None,
+        "Largest ratio of the divergence of the model from the target, over exact samples of the "
+        "Ising field, to the gap, which is the divergence of the target from the model.",
+        unit="1",
+        gt=0,
+    )
+    effective_sample_fraction: float | None = setting(
+        None, "Smallest effective sample size per sample of the model.", unit="1", gt=0, le=1
+    )
+    source: str = setting("", "Where these numbers come from.")
+    published: float | None = setting(
+        None,
+        "Smallest published gap for this target; a mark in the figure of a sweep, no check.",
+        unit="nats",
+        gt=0,
+    )
+    published_source: str = setting("", "Where that number comes from.")
 
 
 RESPONSES = ("flipped", "difference", "gradient")
@@ -195,6 +227,7 @@ class RunSettings(config.RunSettings):
         "generate": ("seed", "target", "data"),
         "analyze": ("target", "flow", "hmc", "data", "expected"),
         "plot": ("target", "flow"),
+        "compare": ("target", "expected"),
     }
     matched_sections: ClassVar = ("target", "flow")
     verdict_sections: ClassVar = (*TRAINED, "sampling", "hmc", "data", "expected")
@@ -249,6 +282,11 @@ class RunSettings(config.RunSettings):
         return (*files, *drawn, *animations)
 
     @property
+    def sweep_products(self) -> tuple[str, ...]:
+        """The files that a sweep of such runs ends in, beside `summary.csv`."""
+        return ("quality.md", "quality.pdf", "quality.png")
+
+    @property
     def has_exact_samples(self) -> bool:
         """Whether cluster updates can draw from the target."""
         return isinstance(self.target, IsingSettings)
@@ -267,6 +305,11 @@ class RunSettings(config.RunSettings):
             return (
                 "training.data: exact samples can be drawn of the ising target; got "
                 f"{self.target.name}; use replay."
+            )
+        if self.expected.forward_ratio is not None and not self.has_exact_samples:
+            return (
+                "expected.forward_ratio: exact samples can be drawn of the ising target; got "
+                f"{self.target.name}; use null."
             )
         stored = self.data.n_chains * (self.data.n_sweeps // self.data.every)
         if self.has_exact_samples and stored < MIN_SAMPLES:

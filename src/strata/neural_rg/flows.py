@@ -5,27 +5,40 @@ place, each at the site where it is split off. *Generate* is z -> x, *infer* is 
 the log-determinant of its own Jacobian, so
 ln p(x) = ln N(z) - log_det_generate(z) = ln N(z) + log_det_infer(x).
 
-Source: Li and Wang, arXiv:1802.02840, eqs. 2-3.
+Source: Li and Wang, arXiv:1802.02840, eqs. 2-3; gradients along paths as in Roeder, Wu, Duvenaud,
+arXiv:1703.09194, and, for flows, Vaitl et al., arXiv:2207.08219.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from strata.neural_rg.checkerboard import CheckerboardNetwork
 from strata.neural_rg.config import RunSettings
 from strata.neural_rg.couplings import CouplingStack
-from strata.neural_rg.flow_settings import AnyFlow, MeraSettings, RealNVPSettings, TebdSettings
-from strata.neural_rg.target_settings import PlanarTarget, TargetSettings
-from strata.neural_rg.wiring import PatchLayer, mera_layers, tebd_layers
+from strata.neural_rg.flow_settings import (
+    BlockFlow,
+    LatticeFlow,
+    MeraSettings,
+    RealNVPSettings,
+    TebdSettings,
+    WindowMeraSettings,
+)
+from strata.neural_rg.lattice import Lattice
+from strata.neural_rg.networks import Fields, Network, PerSample
+from strata.neural_rg.preconditioning import Preconditioned
+from strata.neural_rg.target_settings import IsingSettings, PlanarTarget, TargetSettings
+from strata.neural_rg.windows import WindowCoupling, WindowNetwork
+from strata.neural_rg.wiring import PatchLayer, mera_layers, tebd_layers, window_layers
 
-Fields = Float[Tensor, "batch *lattice"]
-PerSample = Float[Tensor, " batch"]
+Noise = tuple[Tensor, ...]
+"""What fields are made from, one entry per field along the first axis of each tensor."""
 
 
 @runtime_checkable
@@ -105,17 +118,34 @@ class PatchNetwork(nn.Module):
 class GaussianFlow(nn.Module):
     """The distribution of x = network(z), z ~ N(0, 1) independently at every site."""
 
-    def __init__(self, network: PatchNetwork | CheckerboardNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def sample(self, n: int, generator: torch.Generator) -> tuple[Fields, PerSample]:
-        """Return n fields and their ln p; gradients flow through both."""
+    def noise(self, n: int, generator: torch.Generator) -> Noise:
+        """Draw what n fields are made from: the latents."""
         reference = next(self.parameters())
         shape = (n, *self.network.shape)
-        z = torch.randn(shape, generator=generator, device=reference.device, dtype=reference.dtype)
+        return (
+            torch.randn(shape, generator=generator, device=reference.device, dtype=reference.dtype),
+        )
+
+    def from_noise(self, noise: Noise, *, path: bool = False) -> tuple[Fields, PerSample]:
+        """Return the fields made from noise, and their ln p; gradients flow through both.
+
+        With `path` the gradient of ln p reaches the parameters through the fields alone. What it
+        leaves out, the score, is zero on average, and is noise where p is close to the target.
+        """
+        (z,) = noise
         x, log_det = self.network.generate(z)
-        return x, normal_log_density(z) - log_det
+        if not path:
+            return x, normal_log_density(z) - log_det
+        with held_constant(self):
+            return x, self.log_prob(x)
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Fields, PerSample]:
+        """Return n fields and their ln p; gradients flow through both."""
+        return self.from_noise(self.noise(n, generator))
 
     def log_prob(self, x: Fields) -> PerSample:
         """Return ln p of given fields."""
@@ -134,17 +164,34 @@ class Symmetrized(nn.Module):
         super().__init__()
         self.flow = flow
 
+    def noise(self, n: int, generator: torch.Generator) -> Noise:
+        """Draw what n fields are made from: the noise of the flow inside, and a sign each."""
+        inside = self.flow.noise(n, generator)
+        coins = torch.randint(0, 2, (n,), generator=generator, device=inside[0].device)
+        return *inside, (2 * coins - 1).to(inside[0].dtype)
+
+    def from_noise(self, noise: Noise, *, path: bool = False) -> tuple[Fields, PerSample]:
+        """Return the fields made from noise, and their ln p_sym; `path` as of the flow inside.
+
+        Since p_sym is even, the gradient along a path needs both signs, but not which was drawn.
+        """
+        *inside, signs = noise
+        if path:
+            x, _ = self.flow.from_noise(tuple(inside))
+            with held_constant(self):
+                return _per_field(signs, x) * x, self.log_prob(x)
+        x, log_p = self.flow.from_noise(tuple(inside))
+        mirrored = self.flow.log_prob(-x)
+        return _per_field(signs, x) * x, torch.logaddexp(log_p, mirrored) - math.log(2.0)
+
     def sample(self, n: int, generator: torch.Generator) -> tuple[Fields, PerSample]:
         """Return n fields, each with a random sign, and their ln p_sym."""
-        x, log_p = self.flow.sample(n, generator)
-        mirrored = self.flow.log_prob(-x)
-        coins = torch.randint(0, 2, (n,), generator=generator, device=x.device)
-        signs = (2 * coins - 1).to(x.dtype).view(n, *(1 for _ in x.shape[1:]))
-        return signs * x, torch.logaddexp(log_p, mirrored) - math.log(2.0)
+        return self.from_noise(self.noise(n, generator))
 
     def log_prob(self, x: Fields) -> PerSample:
-        """Return ln p_sym of given fields."""
-        return torch.logaddexp(self.flow.log_prob(x), self.flow.log_prob(-x)) - math.log(2.0)
+        """Return ln p_sym of given fields, from one pass over them and their mirror images."""
+        both = self.flow.log_prob(torch.cat([x, -x]))
+        return torch.logaddexp(*both.chunk(2)) - math.log(2.0)
 
     def latents(self, x: Fields, generator: torch.Generator) -> Fields:
         """Return the latent variables of fields whose sign is drawn as `sample` would have.
@@ -153,8 +200,28 @@ class Symmetrized(nn.Module):
         """
         log_ratio = self.flow.log_prob(x) - self.flow.log_prob(-x)
         kept = torch.bernoulli(torch.sigmoid(log_ratio), generator=generator)
-        signs = (2 * kept - 1).view(-1, *(1 for _ in x.shape[1:]))
-        return self.flow.latents(signs * x, generator)
+        return self.flow.latents(_per_field(2 * kept - 1, x) * x, generator)
+
+
+@contextlib.contextmanager
+def held_constant(module: nn.Module) -> Iterator[None]:
+    """Let gradients of what is computed within pass by the module's parameters.
+
+    Graphs that were recorded before stay as they are.
+    """
+    live = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in live:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in live:
+            parameter.requires_grad_(True)
+
+
+def _per_field(values: PerSample, x: Fields) -> Tensor:
+    """Return values in a shape that broadcasts over the sites of each field."""
+    return values.view(-1, *(1 for _ in x.shape[1:]))
 
 
 def gaussian_part(flow: GaussianFlow | Symmetrized) -> GaussianFlow:
@@ -171,6 +238,18 @@ def normal_log_density(z: Fields) -> PerSample:
 def _mera(target: Any, flow: MeraSettings, generator: torch.Generator) -> PatchNetwork:
     layers = mera_layers(target.L, target.d, flow.n_disentanglers)
     return _patched(target.event_shape, layers, flow, generator)
+
+
+def _window_mera(
+    target: Any, flow: WindowMeraSettings, generator: torch.Generator
+) -> WindowNetwork:
+    layers = window_layers(target.L, target.d, flow.n_sweeps, flow.radius)
+    n_bins = flow.n_bins if flow.transform == "spline" else 0
+    couplings = [
+        WindowCoupling(len(layer.windows), flow.hidden, flow.n_hidden, n_bins, generator)
+        for layer in layers
+    ]
+    return WindowNetwork(target.event_shape, layers, couplings, recompute=flow.recompute)
 
 
 def _tebd(target: Any, flow: TebdSettings, generator: torch.Generator) -> PatchNetwork:
@@ -195,7 +274,7 @@ def _realnvp(
 
 
 def _patched(
-    shape: Sequence[int], layers: Sequence[PatchLayer], flow: AnyFlow, generator: torch.Generator
+    shape: Sequence[int], layers: Sequence[PatchLayer], flow: BlockFlow, generator: torch.Generator
 ) -> PatchNetwork:
     blocks = [
         CouplingStack(
@@ -206,8 +285,9 @@ def _patched(
     return PatchNetwork(shape, layers, blocks)
 
 
-NETWORKS: dict[str, Callable[..., PatchNetwork | CheckerboardNetwork]] = {
+NETWORKS: dict[str, Callable[..., Network]] = {
     "mera": _mera,
+    "window_mera": _window_mera,
     "tebd": _tebd,
     "realnvp": _realnvp,
 }
@@ -217,5 +297,13 @@ NETWORKS: dict[str, Callable[..., PatchNetwork | CheckerboardNetwork]] = {
 def build_flow(settings: RunSettings, generator: torch.Generator) -> GaussianFlow | Symmetrized:
     """Return the flow that the settings describe, with fresh weights from a CPU generator."""
     network = NETWORKS[settings.flow.name](settings.target, settings.flow, generator)
-    flow = GaussianFlow(network)
+    flow = GaussianFlow(_preconditioned(network, settings))
     return Symmetrized(flow) if settings.flow.symmetrize else flow
+
+
+def _preconditioned(network: Network, settings: RunSettings) -> Network:
+    target, flow = settings.target, settings.flow
+    if not isinstance(flow, LatticeFlow) or flow.preconditioner == "none":
+        return network
+    assert isinstance(target, IsingSettings)  # the settings were checked
+    return Preconditioned(network, Lattice(target.L, target.d, target.boundary), target.coupling)

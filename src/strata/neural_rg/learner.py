@@ -5,26 +5,36 @@
 Conventions: pi~ is the unnormalized target, p the flow, A the acceptance probability of a proposal;
 natural logarithms. The variational term bounds -ln Z_x from above and meets it where p = pi.
 
+With exact samples, <ln pi~ - ln p>_pi is the variational term's counterpart: it bounds ln Z_x from
+above and meets it where p = pi. Their sum is KL(p || pi) + KL(pi || p), whatever Z_x.
+
 Source: Li and Wang, arXiv:1802.02840, eqs. 4-6. The estimator is theirs; its cost is not: chains
 run without gradient and all their silent proposals are drawn at once, ln p of a proposal comes from
 the pass that generates it, and ln p of the present state is kept with it. With epsilon > 0 the
 acceptance term is differentiated through the measured step alone, not through the steps before it.
+Everything random in a step is drawn first; the rest is a function of tensors, which a GPU replays
+as one graph.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from strata.captured import CapturedLoss
 from strata.neural_rg.config import NeuralRGTraining
 from strata.neural_rg.exact_data import ExactFields
 from strata.neural_rg.flows import GaussianFlow, Symmetrized
 from strata.neural_rg.metropolis import (
     ChainState,
     ReplayBuffer,
+    decided,
     log_acceptance,
-    metropolis_step,
+    pushed,
+    random_rows,
 )
 from strata.neural_rg.targets import Target
 from strata.randomness import Generators
@@ -44,15 +54,18 @@ UNITS = {
     "proposed": "1",
     "chain": "1",
 }
+FORWARD_UNITS = {"forward": "nats", "forward_error": "nats"}
+
+Fields = Float[Tensor, "batch *lattice"]
+Held = Float[Tensor, "held *lattice"]
 
 
 class FlowLearner:
     """A flow that learns a target from its own Markov chains and from the target's density.
 
-    With `exact_data` the data term is taken over exact samples instead of the chains' buffer.
+    With `exact_data` the data term is taken over exact samples instead of the chains' buffer; with
+    `held_out`, evaluations look at exact samples too.
     """
-
-    units = UNITS
 
     def __init__(
         self,
@@ -61,6 +74,7 @@ class FlowLearner:
         settings: NeuralRGTraining,
         generators: Generators,
         exact_data: ExactFields | None = None,
+        held_out: ExactFields | None = None,
     ) -> None:
         self.module = flow
         self.target = target
@@ -71,31 +85,30 @@ class FlowLearner:
         )
         self.buffer = ReplayBuffer(settings.buffer_batches * settings.batch, example)
         self.exact_data = exact_data
+        self.held_out = held_out
         self.chain = example
+        self.is_measured = (
+            *[False] * (settings.n_therm * (1 + settings.n_skip)),
+            *([False] * settings.n_skip + [True]) * settings.n_steps,
+        )
+        self.replays = generators.device.type == "cuda" and not settings.detect_anomaly
+        self._captured: CapturedLoss | None = None
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Unit of every metric."""
+        return UNITS if self.held_out is None else {**UNITS, **FORWARD_UNITS}
 
     def training_step(self, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss and its parts; moves the chains and feeds the buffer."""
-        settings, beta = self.settings, self._annealing(step)
-        state = self._silent_steps(
-            self._start(beta), settings.n_therm * (1 + settings.n_skip), beta
-        )
-        sums: dict[str, Tensor] = {}
-        visited = []
-        for _ in range(settings.n_steps):
-            state = self._silent_steps(state, settings.n_skip, beta)
-            state, parts = self._measured_step(state, beta)
-            visited.append(state.fields)
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value / settings.n_steps
-        self.buffer.push(torch.cat(visited), self.generators["buffer"])
-        loss = settings.omega * sums["variational"] - settings.epsilon * sums["log_acceptance"]
-        self.chain = state.fields
-        if settings.delta > 0:
-            source = self.exact_data or self.buffer
-            x = source.draw(settings.batch, self.generators["data"])
-            sums["data"] = -self.module.log_prob(x).mean()
-            loss = loss + settings.delta * sums["data"]
-        metrics = {name: value.detach() for name, value in sums.items()}
+        beta = self._annealing(step)
+        inputs = self._draw()
+        if self._has_settled(beta):
+            loss, found = self._replayed(inputs)
+        else:
+            loss, found = self._loss(*inputs, beta=beta)
+        metrics = dict(found)
+        self.buffer.fields, self.chain = metrics.pop("buffer"), metrics.pop("chain")
         metrics["beta"] = torch.full_like(metrics["variational"], beta)
         return loss, metrics
 
@@ -104,60 +117,136 @@ class FlowLearner:
         rise = min(1.0, step / half) if half else 1.0
         return self.settings.beta + (1.0 - self.settings.beta) * rise
 
-    @torch.no_grad()
-    def _start(self, beta: float) -> ChainState:
-        """Take the chains up where the buffer left them; at first, from independent normals."""
-        batch, generator = self.settings.batch, self.generators["chain"]
-        if len(self.buffer) > batch:
-            x = self.buffer.draw(batch, generator)
+    def _has_settled(self, beta: float) -> bool:
+        """Return whether all further steps are alike, so that one graph serves them."""
+        return self.replays and self.buffer.is_full and beta == 1.0
+
+    def _replayed(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return what `_loss` does, from a CUDA graph made at the first call."""
+        if self._captured is None:
+            parameters = [p for p in self.module.parameters() if p.requires_grad]
+            loss = functools.partial(self._loss, beta=1.0)
+            self._captured = CapturedLoss(loss, parameters, inputs)
         else:
-            x = torch.randn(
-                (batch, *self.target.event_shape),
-                generator=generator,
-                device=generator.device,
-                dtype=self.target.dtype,
-            )
+            torch._foreach_copy_(self._captured.inputs, inputs)
+        return self._captured()
+
+    def _draw(self) -> tuple[Tensor, ...]:
+        """Return everything random in a step, as `_loss` takes it, and the buffer."""
+        settings, generators, batch = self.settings, self.generators, self.settings.batch
+        start = self._start(generators["chain"])
+        n_moves = len(self.is_measured)
+        uniforms = torch.rand(
+            (n_moves, batch),
+            generator=generators["chain"],
+            device=start.device,
+            dtype=start.dtype,
+        )
+        kept = self.buffer.rows_kept(settings.n_steps * batch, generators["buffer"])
+        data = start[:0]
+        if settings.delta > 0 and self.exact_data:
+            data = self.exact_data.draw(batch, generators["data"])
+        elif settings.delta > 0:
+            data = random_rows(len(kept), batch, generators["data"])
+        noise = self.module.noise(n_moves * batch, generators["proposal"])
+        return start, uniforms, self.buffer.fields, kept, data, *noise
+
+    def _start(self, generator: torch.Generator) -> Tensor:
+        """Return where the buffer left the chains; at first, independent normal variables."""
+        batch = self.settings.batch
+        if len(self.buffer) > batch:
+            return self.buffer.draw(batch, generator)
+        return torch.randn(
+            (batch, *self.target.event_shape),
+            generator=generator,
+            device=generator.device,
+            dtype=self.target.dtype,
+        )
+
+    def _loss(
+        self,
+        start: Fields,
+        uniforms: Float[Tensor, "move batch"],
+        held: Held,
+        kept: Int64[Tensor, " kept"],
+        data: Tensor,
+        *noise: Tensor,
+        beta: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, its parts, and where it leaves chains and buffer; never waits for a GPU.
+
+        Args:
+            start: where the chains begin.
+            uniforms: what decides about each move of each chain.
+            held: the buffer.
+            kept: the rows that stay in it (see `strata.neural_rg.metropolis.pushed`).
+            data: exact fields, or the rows of the buffer, after that, that are learnt from.
+            noise: of all proposals, the silent ones first.
+        """
+        settings = self.settings
+        n_measured = settings.n_steps * settings.batch
+        with torch.no_grad():
+            silent = self._silent([part[:-n_measured] for part in noise], beta)
+            state = self._weighted(start, beta)
+        with torch.set_grad_enabled(settings.omega > 0 or settings.epsilon > 0):
+            measured = self._proposals([part[-n_measured:] for part in noise], beta)
+        before, after, accepted = self._moved(state, silent, self._by_move(measured), uniforms)
+        present = before.log_weight
+        if settings.epsilon > 0:
+            present = self._weighted(before.fields, beta).log_weight
+        parts = {
+            "variational": -measured.log_weight.mean(),
+            "log_acceptance": log_acceptance(present, measured.log_weight).mean(),
+            "acceptance": accepted.to(present.dtype).mean(),
+            "observable": self.target.observable(after.fields).mean(),
+        }
+        buffer = pushed(held, after.fields, kept)
+        loss = settings.omega * parts["variational"] - settings.epsilon * parts["log_acceptance"]
+        if settings.delta > 0:
+            x = data if self.exact_data else buffer.index_select(0, data)
+            parts["data"] = -self.module.log_prob(x).mean()
+            loss = loss + settings.delta * parts["data"]
+        metrics = {name: part.detach() for name, part in parts.items()}
+        return loss, {**metrics, "buffer": buffer, "chain": after.fields[-settings.batch :]}
+
+    def _weighted(self, x: Fields, beta: float) -> ChainState:
         return ChainState(x, self.target.log_density(x, beta) - self.module.log_prob(x))
 
-    def _propose(self, n: int, beta: float) -> ChainState:
-        x, log_prob = self.module.sample(n, self.generators["proposal"])
+    def _proposals(self, noise: Sequence[Tensor], beta: float) -> ChainState:
+        """Return fields of the model with their ln w, all from one pass."""
+        path = torch.is_grad_enabled() and self.settings.estimator == "path"
+        x, log_prob = self.module.from_noise(tuple(noise), path=path)
         return ChainState(x, self.target.log_density(x, beta) - log_prob)
 
-    @torch.no_grad()
-    def _silent_steps(self, state: ChainState, n_steps: int, beta: float) -> ChainState:
-        """Move the chains by steps that nobody measures; all proposals are drawn in one pass."""
-        if n_steps == 0:
-            return state
-        batch = self.settings.batch
-        proposals = self._propose(n_steps * batch, beta)
-        for fields, log_weight in zip(
-            proposals.fields.split(batch), proposals.log_weight.split(batch), strict=True
-        ):
-            proposal = ChainState(fields, log_weight)
-            state, _ = metropolis_step(state, proposal, self.generators["chain"])
-        return state
+    def _silent(self, noise: Sequence[Tensor], beta: float) -> Iterator[ChainState]:
+        """Yield the proposals of the moves that nobody measures, if there are any."""
+        return self._by_move(self._proposals(noise, beta)) if len(noise[0]) else iter(())
 
-    def _measured_step(
-        self, state: ChainState, beta: float
-    ) -> tuple[ChainState, dict[str, Tensor]]:
-        """Return the chains after one step and its averages, differentiable where weighted."""
-        settings = self.settings
-        with torch.set_grad_enabled(settings.omega > 0 or settings.epsilon > 0):
-            proposal = self._propose(settings.batch, beta)
-        present = state.log_weight
-        if settings.epsilon > 0:
-            present = self.target.log_density(state.fields, beta) - self.module.log_prob(
-                state.fields
-            )
-        log_a = log_acceptance(present, proposal.log_weight)
-        detached = ChainState(proposal.fields.detach(), proposal.log_weight.detach())
-        moved, accepted = metropolis_step(state, detached, self.generators["chain"])
-        return moved, {
-            "variational": -proposal.log_weight.mean(),
-            "log_acceptance": log_a.mean(),
-            "acceptance": accepted.to(log_a.dtype).mean(),
-            "observable": self.target.observable(moved.fields).mean(),
-        }
+    def _by_move(self, proposals: ChainState) -> Iterator[ChainState]:
+        batch = self.settings.batch
+        return map(ChainState, proposals.fields.split(batch), proposals.log_weight.split(batch))
+
+    @torch.no_grad()
+    def _moved(
+        self,
+        state: ChainState,
+        silent: Iterator[ChainState],
+        measured: Iterator[ChainState],
+        uniforms: Float[Tensor, "move batch"],
+    ) -> tuple[ChainState, ChainState, Bool[Tensor, " moves"]]:
+        """Return the chains before and after each measured move, and whether it was accepted.
+
+        One measured move stands behind the other.
+        """
+        before, after, accepted = [], [], []
+        for is_measured, uniform in zip(self.is_measured, uniforms, strict=True):
+            moved, decision = decided(state, next(measured if is_measured else silent), uniform)
+            if is_measured:
+                before.append(state)
+                after.append(moved)
+                accepted.append(decision)
+            state = moved
+        return _joined(before), _joined(after), torch.cat(accepted)
 
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, Tensor]:
@@ -171,7 +260,16 @@ class FlowLearner:
             "effective_sample_fraction": effective_sample_fraction(log_weight),
             "observable": self.target.observable(x).mean(),
             "positive_fraction": (self.target.order_parameter(x) > 0).to(x.dtype).mean(),
+            **self._forward(n),
         }
+
+    def _forward(self, n: int) -> dict[str, Tensor]:
+        """Return <ln pi~ - ln p> over n exact fields that no step has learnt from, if there are."""
+        if self.held_out is None:
+            return {}
+        x = self.held_out.draw(n, self.generators["eval data"])
+        log_weight = self._weighted(x, 1.0).log_weight
+        return {"forward": log_weight.mean(), "forward_error": log_weight.std() / n**0.5}
 
     @torch.no_grad()
     def snapshot(self) -> Mapping[str, Tensor]:
@@ -187,6 +285,13 @@ class FlowLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a stored buffer."""
         self.buffer.fields = state["buffer"].to(self.generators.device)
+
+
+def _joined(states: Sequence[ChainState]) -> ChainState:
+    return ChainState(
+        torch.cat([state.fields for state in states]),
+        torch.cat([state.log_weight for state in states]),
+    )
 
 
 def effective_sample_fraction(log_weight: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Estimate the mutual information between variables of the field, and between latent variables.
 
 Physical variables are exact samples of the Ising field; the latent ones are the same samples sent
-through the inverse flow. Of a perfect flow they would be independent.
+through the inverse flow. Of a perfect flow they would be independent. The same pass says how
+probable the flow finds the samples, ln w = ln pi~ - ln p; of a flow that learnt from such samples,
+those of the chains that it did not see.
 """
 
 from collections.abc import Sequence
@@ -14,9 +16,10 @@ from strata.config import read_settings
 from strata.devices import prepare
 from strata.errors import UserError
 from strata.neural_rg.config import MIN_SAMPLES, RunSettings
-from strata.neural_rg.exact_data import check_samples
+from strata.neural_rg.exact_data import check_samples, held_out_chains
 from strata.neural_rg.flows import GaussianFlow, Symmetrized
 from strata.neural_rg.mutual_information import noise_level, pairwise_mutual_information
+from strata.neural_rg.targets import Target, build_target
 from strata.neural_rg.trained import load_flow
 from strata.neural_rg.wiring import latent_scales
 from strata.randomness import Generators
@@ -32,6 +35,7 @@ UNITS = {
     "noise_level": "nats",
     "coordinates": "sites",
     "latent_scales": "1",
+    "exact_log_weight": "nats",
 }
 
 
@@ -42,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "measure")
     check_samples(arguments.data, settings.target)
-    fields = read_h5(arguments.data, "fields")["fields"]
+    found = read_h5(arguments.data, "fields", "energy_per_site")
+    fields, n_chains = found["fields"], found["energy_per_site"].shape[1]
     if len(fields) < MIN_SAMPLES:
         raise UserError(
             f"{arguments.data} holds {len(fields)} samples, and mutual information takes at least "
@@ -54,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.flow.is_multiscale:
         scales = latent_scales(fields.shape[1], fields.ndim - 1)
         arrays["latent_scales"] = scales[tuple(arrays["coordinates"].T)]
+    first = n_chains - held_out_chains(n_chains) if settings.training.data == "exact" else 0
+    unseen = fields.reshape(-1, n_chains, *fields.shape[1:])[:, first:]
+    target = build_target(settings.target, dtype=dtype, device=device)
+    arrays["exact_log_weight"] = exact_log_weight(flow, target, unseen)
     origin = provenance(settings.sections_of("measure"), seed=settings.seed, device=str(device))
     write_h5(arguments.information, arrays, units=UNITS, attributes=origin)
 
@@ -87,6 +96,19 @@ def measure(
         "noise_level": np.array(noise_level(n_samples, n_variables * (n_variables - 1) // 2)),
         "coordinates": coordinates,
     }
+
+
+@torch.no_grad()
+def exact_log_weight(
+    flow: GaussianFlow | Symmetrized, target: Target, fields: np.ndarray
+) -> np.ndarray:
+    """Return ln pi~ - ln p of fields of shape (steps, chains, *lattice), for each."""
+    reference = next(flow.parameters())
+    log_weights = []
+    for part in torch.from_numpy(fields).flatten(0, 1).split(FIELDS_PER_PASS):
+        x = part.to(reference.device, reference.dtype)
+        log_weights.append((target.log_density(x) - flow.log_prob(x)).cpu())
+    return torch.cat(log_weights).view(fields.shape[:2]).numpy()
 
 
 if __name__ == "__main__":

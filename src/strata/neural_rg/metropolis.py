@@ -9,11 +9,14 @@ Source: Li and Wang, arXiv:1802.02840, eq. 6; Liu, Statistics and Computing 6, 1
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Fields = Float[Tensor, "batch *lattice"]
 PerSample = Float[Tensor, " batch"]
+Rows = Int64[Tensor, " row"]
+Held = Float[Tensor, "held *lattice"]
+Kept = Float[Tensor, "row *lattice"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,18 @@ def metropolis_step(
     state: ChainState, proposal: ChainState, generator: torch.Generator
 ) -> tuple[ChainState, Bool[Tensor, " batch"]]:
     """Return the chains after one step, and which of them moved."""
-    log_a = log_acceptance(state.log_weight, proposal.log_weight)
-    uniform = torch.rand(log_a.shape, generator=generator, device=log_a.device, dtype=log_a.dtype)
-    accepted = torch.log(uniform) < log_a
+    weights = state.log_weight
+    uniform = torch.rand(
+        weights.shape, generator=generator, device=weights.device, dtype=weights.dtype
+    )
+    return decided(state, proposal, uniform)
+
+
+def decided(
+    state: ChainState, proposal: ChainState, uniform: PerSample
+) -> tuple[ChainState, Bool[Tensor, " batch"]]:
+    """Return the chains after one step that numbers from [0, 1) decide, and which moved."""
+    accepted = torch.log(uniform) < log_acceptance(state.log_weight, proposal.log_weight)
     broadcast = accepted.view(-1, *(1 for _ in state.fields.shape[1:]))
     moved = ChainState(
         torch.where(broadcast, proposal.fields, state.fields),
@@ -47,7 +59,8 @@ def metropolis_step(
 class ReplayBuffer:
     """The last fields of the chains and their mirror images, at most `capacity` of them.
 
-    What is over capacity is thinned at random, so that old fields fade out geometrically.
+    What is over capacity is thinned at random, so that old fields fade out geometrically. Rows are
+    numbered before the fields to be pushed are known, and a full buffer keeps its shape.
     """
 
     def __init__(self, capacity: int, example: Fields) -> None:
@@ -57,17 +70,28 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return self.fields.shape[0]
 
-    def push(self, fields: Fields, generator: torch.Generator) -> None:
-        """Add fields x together with -x."""
-        joined = torch.cat([self.fields, fields, -fields])
-        excess = joined.shape[0] > self.capacity
-        self.fields = _random_rows(joined, self.capacity, generator) if excess else joined
+    @property
+    def is_full(self) -> bool:
+        """Whether pushing leaves the buffer's shape as it is."""
+        return len(self) == self.capacity
+
+    def rows_kept(self, n_new: int, generator: torch.Generator) -> Rows:
+        """Draw the rows that stay when n_new fields are pushed: as many as there is room for."""
+        n_rows = len(self) + 2 * n_new
+        if n_rows > self.capacity:
+            return random_rows(n_rows, self.capacity, generator)
+        return torch.arange(n_rows, device=generator.device)
 
     def draw(self, n: int, generator: torch.Generator) -> Fields:
         """Return n fields, drawn without replacement."""
-        return _random_rows(self.fields, n, generator)
+        return self.fields.index_select(0, random_rows(len(self), n, generator))
 
 
-def _random_rows(rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    order = torch.randperm(rows.shape[0], generator=generator, device=rows.device)
-    return rows.index_select(0, order[:n])
+def pushed(held: Held, new: Fields, kept: Rows) -> Kept:
+    """Return what a buffer holds after a push: the rows kept of held fields, new ones x, and -x."""
+    return torch.cat([held, new, -new]).index_select(0, kept)
+
+
+def random_rows(n_rows: int, n: int, generator: torch.Generator) -> Rows:
+    """Draw n of n_rows row numbers without replacement, or all of them if there are fewer."""
+    return torch.randperm(n_rows, generator=generator, device=generator.device)[:n]

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from strata.neural_rg.couplings import CouplingStack
-from strata.neural_rg.flows import Fields, PatchNetwork
+from strata.neural_rg.flows import PatchNetwork
+from strata.neural_rg.networks import Fields, Network
 
 FLIPS_AT_ONCE = 256
 JACOBIAN_ENTRIES_AT_ONCE = 2**23
@@ -26,7 +27,7 @@ JACOBIAN_ENTRIES_AT_ONCE = 2**23
 Responses = Float[Tensor, "latents ..."]
 
 
-def is_multiscale(network: nn.Module) -> TypeGuard[PatchNetwork]:
+def is_multiscale(network: Network) -> TypeGuard[PatchNetwork]:
     """Return whether the network halves the lattice until two sites per axis are left."""
     return isinstance(network, PatchNetwork) and network.shape[0] == 2 << max(network.scales)
 

@@ -31,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     target = build_target(settings.target, dtype=dtype, device=device)
     n_parameters = sum(parameter.numel() for parameter in flow.parameters())
     print(f"{settings.flow.name}: {n_parameters:,} parameters", flush=True)
-    exact_data = None
+    exact_data = held_out = None
     if settings.training.data == "exact":
         if arguments.data is None:
             raise UserError("training.data is exact, but no --data names a file of exact samples.")
-        exact_data = read_exact_fields(arguments.data, settings.target, target)
+        exact_data, held_out = read_exact_fields(arguments.data, settings.target, target)
     train_to_files(
-        FlowLearner(flow, target, settings.training, generators, exact_data),
+        FlowLearner(flow, target, settings.training, generators, exact_data, held_out),
         settings.training,
         RunFiles(model=arguments.model, history=arguments.history),
         settings_json=settings.sections_of("train"),

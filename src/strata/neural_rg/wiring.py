@@ -25,6 +25,19 @@ class PatchLayer:
     sites: np.ndarray
 
 
+@dataclass(frozen=True)
+class WindowLayer:
+    """One layer of couplings on windows: its scale, the sites that change, and what they are given.
+
+    `changed[p]` is the site of patch p that changes, `windows[i, p]` the i-th site around it; the
+    layer changes none of these.
+    """
+
+    scale: int
+    changed: np.ndarray
+    windows: np.ndarray
+
+
 def mera_layers(length: int, dimension: int, n_disentanglers: int) -> list[PatchLayer]:
     """Return the layers of a MERA with patches of 2^dimension sites.
 
@@ -61,6 +74,49 @@ def tebd_layers(length: int, dimension: int, depth: int) -> list[PatchLayer]:
         PatchLayer(0, _patches(length, dimension, stride=1, shift=layer % 2))
         for layer in range(depth)
     ]
+
+
+def window_layers(length: int, dimension: int, n_sweeps: int, radius: int) -> list[WindowLayer]:
+    """Return the layers of a MERA of couplings on windows.
+
+    At scale k the active sites are those whose coordinates are multiples of 2^k. A sweep changes,
+    in the order of generation, first the sites that are new at this scale (both coordinates odd in
+    units of 2^k, then one of them), then those of the coarser one; each is given the active sites
+    up to `radius` steps away along every axis (periodic) but those that change with it. Layers
+    stand in the order of inference, sweeps of the finest scale first.
+
+    Raises:
+        ValueError: the length is no power of two.
+    """
+    if length < 2 or length & (length - 1):
+        raise ValueError(f"A MERA needs a length that is a power of two; got {length}.")
+    parities = sorted(itertools.product((0, 1), repeat=dimension), key=sum)
+    return [
+        _window_layer(length, scale, parity, radius)
+        for scale in range(length.bit_length() - 1)
+        for _ in range(n_sweeps)
+        for parity in parities
+    ]
+
+
+def _window_layer(length: int, scale: int, parity: tuple[int, ...], radius: int) -> WindowLayer:
+    """Return the layer that changes the active sites whose coordinates have the given parities."""
+    n_active = length >> scale
+    axes = [np.arange(odd, n_active, 2) for odd in parity]
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(parity))
+    steps = itertools.product(range(-radius, radius + 1), repeat=len(parity))
+    offsets = {
+        tuple(step % n_active for step in offset): offset
+        for offset in steps
+        if any(step % 2 for step in offset)
+    }
+    around = (places + np.array(list(offsets.values()))[:, None, :]) % n_active
+
+    def numbers(coordinates: np.ndarray) -> np.ndarray:
+        weights = length ** np.arange(len(parity))[::-1]
+        return (coordinates << scale) @ weights
+
+    return WindowLayer(scale, numbers(places), numbers(around))
 
 
 def _patches(length: int, dimension: int, *, stride: int, shift: int) -> np.ndarray:
