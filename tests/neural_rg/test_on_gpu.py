@@ -18,7 +18,13 @@ from strata.errors import Interrupted
 from strata.history import read_history
 from strata.neural_rg.config import NeuralRGTraining, RunSettings
 from strata.neural_rg.exact_data import ExactFields
-from strata.neural_rg.flow_settings import FlowSettings, MeraSettings, RealNVPSettings, TebdSettings
+from strata.neural_rg.flow_settings import (
+    FlowSettings,
+    MeraSettings,
+    RealNVPSettings,
+    TebdSettings,
+    WindowMeraSettings,
+)
 from strata.neural_rg.flows import build_flow
 from strata.neural_rg.ising_field import IsingField
 from strata.neural_rg.learner import FlowLearner
@@ -36,6 +42,11 @@ CASES: dict[str, tuple[FlowSettings, dict[str, Any]]] = {
     "paths": (MeraSettings(**SIZES), {"estimator": "path", "n_therm": 0}),
     "acceptance": (MeraSettings(**SIZES), {"epsilon": 0.5, "n_steps": 2, "n_skip": 1}),
     "exact": (TebdSettings(depth=2, **SIZES), {"data": "exact", "omega": 0.0}),
+    "windows": (
+        WindowMeraSettings(hidden=8, preconditioner="gaussian", symmetrize=True),
+        {"estimator": "path", "omega": 1.0, "n_therm": 0},
+    ),
+    "windows undone": (WindowMeraSettings(hidden=8, recompute=True), {"omega": 1.0}),
     "checkerboard": (RealNVPSettings(**SIZES), {"delta": 0.0, "omega": 1.0}),
     "annealed": (MeraSettings(**SIZES), {"beta": 0.5}),
 }
