@@ -129,8 +129,3 @@ def test_a_preconditioner_takes_a_lattice_with_a_gaussian_part(flow: str) -> Non
         RunSettings(target=ScalarFieldSettings(L=4), flow=FLOWS[flow])
     with pytest.raises(ValidationError, match="the target is a density on the plane; use realnvp"):
         RunSettings(target=RingSettings(), flow=FLOWS[flow])
-
-
-def test_scales_behind_a_preconditioner_are_not_those_of_the_field() -> None:
-    assert MeraSettings().is_multiscale
-    assert not FLOWS["mera"].is_multiscale

@@ -12,6 +12,7 @@ from strata.neural_rg.config import RunSettings
 from strata.neural_rg.couplings import CouplingStack
 from strata.neural_rg.flow_settings import MeraSettings
 from strata.neural_rg.flows import PatchNetwork, build_flow
+from strata.neural_rg.networks import MultiscaleNetwork
 from strata.neural_rg.renormalization import (
     fields_by_scale,
     is_multiscale,
@@ -102,7 +103,7 @@ def test_gradients_are_those_of_autograd(length: int, d: int, n_disentanglers: i
         torch.testing.assert_close(found, jacobians.mean(0), rtol=0, atol=1e-11)
 
 
-def jacobian_of(network: PatchNetwork, z: Tensor, scale: int) -> Tensor:
+def jacobian_of(network: MultiscaleNetwork, z: Tensor, scale: int) -> Tensor:
     """d field / d latent as (latents, *field)."""
 
     def field(latents: Tensor) -> Tensor:
@@ -110,6 +111,28 @@ def jacobian_of(network: PatchNetwork, z: Tensor, scale: int) -> Tensor:
 
     jacobian = torch.autograd.functional.jacobian(field, z)  # (*field, *lattice)
     return jacobian.flatten(z.ndim).movedim(-1, 0)
+
+
+@pytest.mark.parametrize("name", ["mera", "window_mera"])
+@pytest.mark.parametrize("preconditioner", ["none", "gaussian"])
+def test_every_multiscale_network_is_seen_scale_by_scale(name: str, preconditioner: str) -> None:
+    """The finest field is the sample; gradients are those of the fields."""
+    sizes = {"n_layers": 2} if name == "mera" else {"hidden": 4, "recompute": True}
+    block = {"name": name, "preconditioner": preconditioner, **sizes}
+    settings = RunSettings.model_validate({"target": {"L": 4, "T": 2.0}, "flow": block})
+    assert settings.flow.is_multiscale
+    network = build_flow(settings, generator(0)).double().network
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0.0, 0.3, generator=generator(parameter.numel()))
+    assert is_multiscale(network)
+    z = draws(2, 4)
+    finest, coarsest = fields_by_scale(network, z)
+    torch.testing.assert_close(finest, network.generate(z)[0])
+    assert coarsest.shape == (2, 2, 2)
+    for scale, found in enumerate(mean_gradients(network, z)):
+        jacobians = torch.stack([jacobian_of(network, one, scale) for one in z])
+        torch.testing.assert_close(found, jacobians.mean(0), rtol=0, atol=1e-11)
 
 
 def test_gradients_are_limits_of_differences() -> None:

@@ -211,7 +211,7 @@ def test_a_batch_worked_on_in_parts_is_the_whole(
     for patches, fewest, size in ((12, 1, 3), (2, 3, 3), (40, 1, 10)):
         monkeypatch.setattr(recomputation, "PATCHES_AT_ONCE", patches)
         monkeypatch.setattr(recomputation, "FEWEST_AT_ONCE", fewest)
-        assert recomputation._at_once(values, layers) == size
+        assert recomputation.at_once(values, layers) == size
         found = results(recomputed, values, layers, inverse=inverse)
         assert max(relative_errors(found, expected)) < 1e-12
         with torch.no_grad():

@@ -4,7 +4,7 @@ Default values are those of Li and Wang, arXiv:1802.02840 (their first version's
 neither torch nor numpy.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -15,14 +15,12 @@ from strata.neural_rg.target_settings import AnyTarget, IsingSettings, LatticeTa
 class AnyFlow(Settings):
     """What every network's settings have."""
 
+    is_multiscale: ClassVar[bool] = False
+    """Whether the network has scales to look at."""
+
     symmetrize: bool = setting(
         False, "Make the model even under x -> -x: p_sym(x) = (p(x) + p(-x)) / 2."
     )
-
-    @property
-    def is_multiscale(self) -> bool:
-        """Whether the network has scales to look at."""
-        return False
 
     def misfit(self, target: AnyTarget) -> str | None:
         """Return why the network cannot carry the target, as the end of a sentence, or None."""
@@ -93,15 +91,12 @@ class PatchFlow(BlockFlow, LatticeFlow):
 class MeraSettings(PatchFlow):
     """Multiscale entanglement renormalization ansatz: disentangle, decimate, repeat."""
 
+    is_multiscale = True
+
     name: Literal["mera"] = setting("mera", "Which network.")
     n_disentanglers: int = setting(
         1, "Blocks per scale before the one that decimates (Ndis).", unit="blocks", ge=1
     )
-
-    @property
-    def is_multiscale(self) -> bool:
-        """Without a preconditioner its scales are those of the field."""
-        return self.preconditioner == "none"
 
     def misfit(self, target: AnyTarget) -> str | None:
         """A MERA halves the lattice until two sites are left."""
@@ -114,6 +109,8 @@ class WindowMeraSettings(LatticeFlow):
     At each scale four sublattices (two on a line) take turns; every site of one is changed given a
     window of the others, the new sites first, given the coarse field.
     """
+
+    is_multiscale = True
 
     name: Literal["window_mera"] = setting("window_mera", "Which network.")
     n_sweeps: int = setting(
@@ -133,7 +130,8 @@ class WindowMeraSettings(LatticeFlow):
     recompute: bool = setting(
         False,
         "Undo the layers in the backward pass instead of keeping what they computed: the memory of "
-        "one layer for a third more arithmetic.",
+        "one layer for a third more arithmetic. On the CPU large batches always do, in parts that "
+        "fit the cache.",
     )
 
     def misfit(self, target: AnyTarget) -> str | None:

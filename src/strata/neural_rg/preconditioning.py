@@ -5,6 +5,8 @@ covariance Kt (see `strata.neural_rg.ising_field`), so x = Kt^(1/2) y turns inde
 variables into the Gaussian part, and the network is left with what the spins add to it.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ class Preconditioned(nn.Module):
         coupling: the target's, K = J / (k_B T).
     """
 
+    network: Any
+
     def __init__(self, network: Network, lattice: Lattice, coupling: float) -> None:
         super().__init__()
         self.network = network
@@ -42,6 +46,20 @@ class Preconditioned(nn.Module):
         field = self._field_like(x)
         z, log_det = self.network.infer(field.modes.filter(x, 1.0 / field.root_kernel))
         return z, log_det - self.log_det
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scale of each layer of the network; raises AttributeError if it has no scales."""
+        scales: tuple[int, ...] = self.network.scales
+        return scales
+
+    def generate_scale(self, lattice: Fields, scale: int) -> Fields:
+        """Return the lattice after the layers of one scale; the last of them is filtered."""
+        lattice = self.network.generate_scale(lattice, scale)
+        if scale > 0:
+            return lattice
+        field = self._field_like(lattice)
+        return field.modes.filter(lattice, field.root_kernel)
 
     def _field_like(self, x: Tensor) -> IsingField:
         """Return the Ising field on the device and in the number format of x."""

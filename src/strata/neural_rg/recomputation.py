@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PATCHES_AT_ONCE = 4096
-FEWEST_AT_ONCE = 64
+PATCHES_AT_ONCE = 8192
+FEWEST_AT_ONCE = 128
 """Patches of the finest layer that the CPU works on at a time, and lattices at the least."""
 
 
@@ -41,6 +41,14 @@ class Coupling(Protocol):
 
 
 Layer = tuple[Coupling, Tensor, Tensor]
+
+
+def at_once(values: Tensor, layers: Sequence[Layer]) -> int:
+    """Return how many lattices are worked on at a time."""
+    if values.is_cuda:
+        return values.shape[1]
+    finest = max(len(changed) for _, changed, _ in layers)
+    return max(FEWEST_AT_ONCE, PATCHES_AT_ONCE // finest)
 
 
 def applied(values: Tensor, layers: Sequence[Layer], *, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -81,7 +89,7 @@ class _Recomputed(torch.autograd.Function):
         outputs, *weights = ctx.saved_tensors
         sums = [torch.zeros_like(weight) for weight in weights]
         needed = ctx.needs_input_grad[3:]
-        size = _at_once(outputs, ctx.layers)
+        size = at_once(outputs, ctx.layers)
         parts = [
             _backward(*part, ctx.layers, ctx.inverse, sums, needed)
             for part in zip(
@@ -98,7 +106,7 @@ class _Recomputed(torch.autograd.Function):
 @torch.no_grad()
 def _forward(values: Tensor, layers: Sequence[Layer], inverse: bool) -> tuple[Tensor, Tensor]:
     parts = []
-    for part in values.split(_at_once(values, layers), 1):
+    for part in values.split(at_once(values, layers), 1):
         lattices, log_det = part.clone(), part.new_zeros(part.shape[1])
         for coupling, changed, windows in layers:
             kept, y = _taken(lattices, changed, windows)
@@ -154,11 +162,3 @@ def _taken(values: Tensor, changed: Tensor, windows: Tensor) -> tuple[Tensor, Te
     """Return windows (kept, patches * batch) and what changes, (patches * batch,)."""
     kept = values.index_select(0, windows.flatten()).view(len(windows), -1)
     return kept, values.index_select(0, changed).flatten()
-
-
-def _at_once(values: Tensor, layers: Sequence[Layer]) -> int:
-    """Return how many lattices are worked on at a time."""
-    if values.is_cuda:
-        return values.shape[1]
-    finest = max(len(changed) for _, changed, _ in layers)
-    return max(FEWEST_AT_ONCE, PATCHES_AT_ONCE // finest)

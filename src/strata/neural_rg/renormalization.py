@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from strata.neural_rg.couplings import CouplingStack
 from strata.neural_rg.flows import PatchNetwork
-from strata.neural_rg.networks import Fields, Network
+from strata.neural_rg.networks import Fields, MultiscaleNetwork, Network
+from strata.neural_rg.preconditioning import Preconditioned
+from strata.neural_rg.windows import WindowNetwork
 
 FLIPS_AT_ONCE = 256
 JACOBIAN_ENTRIES_AT_ONCE = 2**23
@@ -27,12 +29,15 @@ JACOBIAN_ENTRIES_AT_ONCE = 2**23
 Responses = Float[Tensor, "latents ..."]
 
 
-def is_multiscale(network: Network) -> TypeGuard[PatchNetwork]:
+def is_multiscale(network: Network) -> TypeGuard[MultiscaleNetwork]:
     """Return whether the network halves the lattice until two sites per axis are left."""
-    return isinstance(network, PatchNetwork) and network.shape[0] == 2 << max(network.scales)
+    inner = network.network if isinstance(network, Preconditioned) else network
+    return isinstance(inner, PatchNetwork | WindowNetwork) and inner.shape[0] == 2 << max(
+        inner.scales
+    )
 
 
-def fields_by_scale(network: PatchNetwork, z: Fields) -> list[Float[Tensor, "batch ..."]]:
+def fields_by_scale(network: MultiscaleNetwork, z: Fields) -> list[Float[Tensor, "batch ..."]]:
     """Return the field of every scale, (batch, L / 2^k, ...) at index k; differentiable."""
     fields = []
     lattice = z
@@ -44,7 +49,7 @@ def fields_by_scale(network: PatchNetwork, z: Fields) -> list[Float[Tensor, "bat
 
 @torch.no_grad()
 def sign_flips(
-    network: PatchNetwork, z: Float[Tensor, "*lattice"]
+    network: MultiscaleNetwork, z: Float[Tensor, "*lattice"]
 ) -> tuple[list[Responses], list[Responses]]:
     """Flip the sign of one latent after the other, all others kept.
 
@@ -67,13 +72,28 @@ def sign_flips(
     return _joined(flipped), _joined(differences)
 
 
-@torch.no_grad()
-def mean_gradients(network: PatchNetwork, z: Fields) -> list[Responses]:
+def mean_gradients(network: MultiscaleNetwork, z: Fields) -> list[Responses]:
     """Return d field_k / d z_j, averaged over a batch of latents: (latents, L / 2^k, ...) at k.
 
-    Exact: the Jacobian of a layer is block diagonal in its patches, with blocks by automatic
-    differentiation; the chain rule multiplies them.
+    Exact. Of patches the Jacobian of a layer is block diagonal, with blocks by automatic
+    differentiation, and the chain rule multiplies them; elsewhere every site takes a backward pass.
     """
+    if isinstance(network, PatchNetwork):
+        return _mean_products_of_jacobians(network, z)
+    z = z.detach().requires_grad_()
+    gradients = []
+    for field in fields_by_scale(network, z):
+        sums_over_batch = field.sum(0)
+        rows = [
+            torch.autograd.grad(of_site, z, retain_graph=True)[0].mean(0).flatten()
+            for of_site in sums_over_batch.flatten()
+        ]
+        gradients.append(torch.stack(rows, 1).view(-1, *sums_over_batch.shape))
+    return gradients
+
+
+@torch.no_grad()
+def _mean_products_of_jacobians(network: PatchNetwork, z: Fields) -> list[Responses]:
     n_latents = z[0].numel()
     totals = [
         z.new_zeros(n_latents, *_active(z, scale).shape[1:])
@@ -86,7 +106,7 @@ def mean_gradients(network: PatchNetwork, z: Fields) -> list[Responses]:
     return [total / len(z) for total in totals]
 
 
-def _coarse_to_fine(network: PatchNetwork) -> range:
+def _coarse_to_fine(network: MultiscaleNetwork) -> range:
     return range(max(network.scales), -1, -1)
 
 

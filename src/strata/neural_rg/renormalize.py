@@ -25,7 +25,8 @@ from strata.config import read_settings
 from strata.devices import prepare
 from strata.errors import UserError
 from strata.neural_rg.config import PictureSettings, RunSettings
-from strata.neural_rg.flows import PatchNetwork, gaussian_part
+from strata.neural_rg.flows import gaussian_part
+from strata.neural_rg.networks import MultiscaleNetwork
 from strata.neural_rg.renormalization import (
     fields_by_scale,
     is_multiscale,
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def pictured(
-    network: PatchNetwork, pictures: PictureSettings, generators: Generators
+    network: MultiscaleNetwork, pictures: PictureSettings, generators: Generators
 ) -> dict[str, np.ndarray]:
     """Return the datasets that the module names, computed in the number format of the network."""
     z = _latents(network, pictures.n_fields, generators.on_cpu("fields"))
@@ -82,7 +83,7 @@ def pictured(
     return {"latents": _single(z), "latent_scales": scales, **arrays}
 
 
-def _latents(network: PatchNetwork, n: int, generator: torch.Generator) -> Tensor:
+def _latents(network: MultiscaleNetwork, n: int, generator: torch.Generator) -> Tensor:
     """Draw on the CPU, so that the same picture comes out of every device."""
     reference = next(network.parameters())
     z = torch.randn((n, *network.shape), generator=generator, dtype=reference.dtype)

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from strata.neural_rg.networks import Fields, PerSample
-from strata.neural_rg.recomputation import applied, recomputed
+from strata.neural_rg.recomputation import applied, at_once, recomputed
 from strata.neural_rg.splines import spline
 from strata.neural_rg.wiring import WindowLayer
 
@@ -96,7 +96,8 @@ class WindowNetwork(nn.Module):
         shape: shape of the lattice.
         layers: the wiring, in the order of inference.
         couplings: one per layer.
-        recompute: whether to keep no activations for the backward pass.
+        recompute: whether to keep no activations for the backward pass, also where they fit. On the
+            CPU those of more lattices than are worked on at a time are never kept.
     """
 
     def __init__(
@@ -144,6 +145,8 @@ class WindowNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         n = fields.shape[0]
         values = fields.reshape(n, -1).t().contiguous()  # (sites, batch)
-        through = recomputed if self.recompute else applied
-        values, log_det = through(values, list(self.layers(order)), inverse=inverse)
+        layers = list(self.layers(order))
+        keep = torch.is_grad_enabled() and not self.recompute and at_once(values, layers) >= n
+        through = applied if keep else recomputed
+        values, log_det = through(values, layers, inverse=inverse)
         return values.t().reshape(n, *self.shape), log_det
