@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from group_composition_original import DenseNetwork, WrittenOut, original_step, rolled_one_by_one
+from writing import Written, machine
 
 from strata.datasets import read_images
 from strata.devices import set_threads
@@ -106,7 +106,7 @@ def main() -> None:
     if unknown := set(asked) - set(ROWS):
         parser.error(f"expected rows of {', '.join(ROWS)}; got {', '.join(sorted(unknown))}")
     table = Table()
-    table.write(f"{_machine()}\n\n")
+    table.write(f"{machine()}\n\n")
     if not IMAGES.is_file():
         table.write("There are no images of digits here: B has a template of ten frequencies.\n\n")
     table.write("| what | original | strata | original / strata | floor | strata / floor |\n")
@@ -117,32 +117,14 @@ def main() -> None:
         arguments.out.write_text(table.text, encoding="utf-8")
 
 
-class Table:
-    """What has been written so far."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        """Print at once, and keep."""
-        self.text += text
-        print(text, end="", flush=True)
+class Table(Written):
+    """The rows."""
 
     def row(self, what: str, original: float, ours: float, floor: float | None = None) -> None:
         """Write one row, from seconds."""
         cells = [f"{1e3 * original:.4g}", f"{1e3 * ours:.4g}", f"{original / ours:.3g}"]
         cells += ["", ""] if floor is None else [f"{1e3 * floor:.3g}", f"{ours / floor:.3g}"]
         self.write(f"| {what}, ms | {' | '.join(cells)} |\n")
-
-
-def _machine() -> str:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"{cpu}, {os.cpu_count()} cores; {gpu}; torch {torch.__version__}"
 
 
 def medians(

@@ -23,7 +23,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from neural_rg_original import OriginalFlow, original_loss, original_reverse_kl
 from torch import Tensor, nn
+from writing import Written, machine
 
 from strata.captured import CapturedUpdate
 from strata.devices import set_threads
@@ -78,7 +78,7 @@ def main() -> None:
     if unknown := set(asked) - set(ROWS):
         parser.error(f"expected rows of {', '.join(ROWS)}; got {', '.join(sorted(unknown))}")
     table = Table()
-    table.write(f"{_machine()}. Losses of both sides agree to {_disagreement():.0e}.\n\n")
+    table.write(f"{machine()}. Losses of both sides agree to {_disagreement():.0e}.\n\n")
     table.write(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n")
     for name in asked:
         kind, device = ROWS[name]
@@ -105,16 +105,8 @@ COLUMNS = (
 )
 
 
-class Table:
-    """What has been written so far."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        """Print at once, and keep."""
-        self.text += text
-        print(text, end="", flush=True)
+class Table(Written):
+    """The rows."""
 
     def row(
         self, what: str, seconds: Sequence[float], batch: int, floor: float, memory: Sequence[float]
@@ -125,16 +117,6 @@ class Table:
         cells += [f"{1e3 * ours / batch:.3g}", f"{1e3 * floor:.3g}", f"{ours / floor:.3g}"]
         cells += [f"{size / 2**20:,.0f}" for size in memory]
         self.write(f"| {what} | {' | '.join(cells)} |\n")
-
-
-def _machine() -> str:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"{cpu}, {os.cpu_count()} cores; {gpu}; torch {torch.__version__}"
 
 
 # --- what is timed ------------------------------------------------------------------------------
