@@ -82,3 +82,12 @@ def test_the_next_step_overwrites_the_metrics() -> None:
     second = captured()
     assert first["losses"].data_ptr() == second["losses"].data_ptr()
     assert not torch.equal(first["losses"], before)
+
+
+def test_what_a_step_reads_lives_as_long_as_it() -> None:
+    """Memory that was freed would belong to the next tensors of its size."""
+    plain, captured = Descent(), Descent().captured()
+    squatters = [torch.full((3, 5), torch.nan, device="cuda") for _ in range(50)]
+    losses = captured()["losses"]
+    torch.testing.assert_close(losses, plain.update()["losses"], rtol=1e-6, atol=1e-7)
+    assert len(squatters) == 50

@@ -36,6 +36,7 @@ class CapturedLoss:
     ) -> None:
         self.inputs = list(inputs)
         self._parameters = list(parameters)
+        self._function = function  # what it refers to is read at every replay
         aside = torch.cuda.Stream(self.inputs[0].device)
         aside.wait_stream(torch.cuda.current_stream(self.inputs[0].device))
         with torch.cuda.stream(aside):  # libraries set themselves up outside of the graph
@@ -71,6 +72,7 @@ class CapturedUpdate:
     def __init__(
         self, update: Update, state: Callable[[], Sequence[Tensor]], device: torch.device
     ) -> None:
+        self._read = (update, state)  # what they refer to is read at every replay
         before = [(tensor, tensor.detach().clone()) for tensor in state()]
         aside = torch.cuda.Stream(device)
         aside.wait_stream(torch.cuda.current_stream(device))
