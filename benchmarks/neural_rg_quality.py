@@ -249,7 +249,7 @@ def figure_of(table: Table, gap: float) -> Figure:
         va="bottom",
         size=7,
     )
-    panel.legend(loc="lower left")
+    panel.legend(loc="lower left", bbox_to_anchor=(0.45, 0.0))
     return figure
 
 
@@ -264,8 +264,8 @@ def _curve(panel: Axes, rows: Table, gap: float, color: str, label: str) -> None
         place = (first["seconds"], first["gap"])
         panel.plot(*place, "*", color=color, markersize=10, markeredgecolor="black", zorder=6)
         panel.annotate(
-            f"{rounded(first['seconds'])} s", place, xytext=(-6, -8), textcoords="offset points",
-            ha="right", va="top", size=7,
+            f"{rounded(first['seconds'])} s", place, xytext=(5, 6), textcoords="offset points",
+            ha="left", va="bottom", size=7,
         )  # fmt: skip
 
 
