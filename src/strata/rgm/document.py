@@ -9,7 +9,8 @@ https://doi.org/10.5281/zenodo.7803328; its file format in version 1.1.
 Imports neither torch nor numpy.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,9 @@ class Place:
 
 
 NOWHERE = Place("", 0)
+NAME_OF_A_LEVEL = re.compile(r"(.+)_level([0-9]+)")
+
+Edge = tuple[str, str, bool, str | None]  # source, target, whether directed, label
 
 
 @dataclass(frozen=True)
@@ -168,3 +172,63 @@ def _fits(shape: tuple[int, ...], dimensions: tuple[int | str, ...]) -> bool:
         return shape == (dimensions[2], *dimensions[:2])
     is_vector = len(shape) < 2 or len(dimensions) < 2
     return is_vector and [n for n in shape if n != 1] == [n for n in dimensions if n != 1]
+
+
+def variable_findings(
+    document: Document, wanted: Mapping[str, tuple[Variable, str]], n_levels: Parameter
+) -> Iterator[str]:
+    """Yield which variables of a model are missing, of other dimensions or type, or of no level.
+
+    Args:
+        document: the specification, its dimensions in place.
+        wanted: name -> variable that the model has, and why it has those dimensions.
+        n_levels: the parameter that says how many levels there are.
+    """
+    declared = {variable.name: variable for variable in document.variables}
+    for name, (variable, reason) in wanted.items():
+        found = declared.get(name)
+        if found is None:
+            yield (
+                f"{n_levels.place}: num_levels is {n_levels.value}, but {variable} is declared in "
+                f"none of {document.file}."
+            )
+        elif found.dimensions != variable.dimensions:
+            yield f"{found.place}: {found} must be {variable}: {reason}."
+        elif found.type != variable.type:
+            yield (
+                f"{found.place}: {found} is of type {found.type}; only {variable.type} can be "
+                "built."
+            )
+    letters = {match[1] for name in wanted if (match := NAME_OF_A_LEVEL.fullmatch(name))}
+    for name, variable in declared.items():
+        match = NAME_OF_A_LEVEL.fullmatch(name)
+        if match and match[1] in letters and int(match[2]) >= int(n_levels.value):
+            yield (
+                f"{variable.place}: {variable} belongs to no level; num_levels is "
+                f"{n_levels.value} ({n_levels.place})."
+            )
+
+
+def edge_findings(document: Document, wanted: Sequence[Edge]) -> Iterator[str]:
+    """Yield which edges a model has and the document lacks, and the other way round."""
+    places = {variable.name: str(variable.place) for variable in document.variables}
+    stated = {_ends(c.source, c.target, c.directed, c.label): c for c in document.connections}
+    for source, target, directed, label in wanted:
+        if _ends(source, target, directed, label) not in stated:
+            edge = Connection(source, target, directed, label)
+            yield f"{places.get(target, document.file)}: the edge {edge} is missing."
+    known = {_ends(*edge) for edge in wanted}
+    for ends, connection in stated.items():
+        if connection.label is not None and ends not in known:
+            yield (
+                f"{connection.place}: the edge {connection} is none that the network can have; an "
+                "edge without a label is a remark."
+            )
+
+
+def _ends(source: str, target: str, directed: bool, label: str | None) -> Edge:
+    """Return an edge such that those without direction are equal whichever end comes first."""
+    if directed:
+        return source, target, directed, label
+    first, second = sorted((source, target))
+    return first, second, directed, label

@@ -15,14 +15,14 @@ per level, in which
 Imports neither torch nor numpy.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from strata.config import nearest_names
 from strata.rgm.document import Document, Parameter, Variable, refuse, shape_findings
 from strata.rgm.notation import TEXT_SECTIONS
-from strata.rgm.parameters import COUNT, rules
+from strata.rgm.parameters import COUNT
 
 MARK = "template"  # the parameter that marks a template, and its one value
 DESCRIBED = "level"
@@ -46,12 +46,21 @@ def merged_parameters(documents: Sequence[Document]) -> dict[str, Parameter]:
     return _last_of_each([parameter for parameter in everything if parameter.name != MARK])
 
 
-def merged(documents: Sequence[Document], parameters: Mapping[str, Parameter]) -> Document:
-    """Return one document without templates and symbolic dimensions; its file names all files.
+def merged(
+    documents: Sequence[Document],
+    parameters: Mapping[str, Parameter],
+    known: Collection[str],
+    learned: Collection[str] = (),
+) -> Document:
+    """Return one document without templates; its file names all files.
+
+    Dimensions become numbers, but for those that are learned.
 
     Args:
         documents: what to merge, the later over the earlier.
-        parameters: the merged parameters. The document keeps those that have a meaning.
+        parameters: the merged parameters, which dimensions are looked up in.
+        known: names of the parameters that have a meaning; the document keeps only these.
+        learned: names of dimensions that have no number before the model has seen images.
 
     Raises:
         UserError: a dimension has no number, declarations of a variable contradict each other, or
@@ -67,10 +76,10 @@ def merged(documents: Sequence[Document], parameters: Mapping[str, Parameter]) -
         entry: next(filter(None, (getattr(document, entry) for document in documents[::-1])), "")
         for entry in TEXT_SECTIONS.values()
     }
-    known = rules(parameters)
+    variables = [variable for copy in copies for variable in copy.variables]
     whole = Document(
         **texts,
-        variables=_declared([v for copy in copies for v in copy.variables], parameters),
+        variables=_declared(variables, parameters, learned),
         connections=tuple(dict.fromkeys(edge for copy in copies for edge in copy.connections)),
         initial=tuple(_last_of_each(item for copy in copies for item in copy.initial).values()),
         ontology=tuple(_last_of_each(item for copy in copies for item in copy.ontology).values()),
@@ -128,14 +137,16 @@ def _level_of(template: Document, level: int, common: set[str]) -> Document:
 
 
 def _declared(
-    variables: Iterable[Variable], parameters: Mapping[str, Parameter]
+    variables: Iterable[Variable], parameters: Mapping[str, Parameter], learned: Collection[str]
 ) -> tuple[Variable, ...]:
     """Return each variable once, with numbers for dimensions; refuse contradictions."""
     findings: list[str] = []
     known: dict[str, Variable] = {}
     for declared in variables:
-        sizes = tuple(_size(size, declared, parameters, findings) for size in declared.dimensions)
-        if any(isinstance(size, str) for size in sizes):
+        sizes = tuple(
+            _size(size, declared, parameters, learned, findings) for size in declared.dimensions
+        )
+        if any(isinstance(size, str) and size not in learned for size in sizes):
             continue
         variable = replace(declared, dimensions=sizes)
         first = known.setdefault(variable.name, variable)
@@ -154,14 +165,22 @@ def _declared(
 
 
 def _size(
-    size: int | str, variable: Variable, parameters: Mapping[str, Parameter], findings: list[str]
+    size: int | str,
+    variable: Variable,
+    parameters: Mapping[str, Parameter],
+    learned: Collection[str],
+    findings: list[str],
 ) -> int | str:
-    """Return the number that a dimension stands for; leave it, and say so, if there is none."""
-    if isinstance(size, int):
+    """Return the number that a dimension stands for.
+
+    A dimension that is learned keeps its name; so does one without a number, which becomes a
+    finding.
+    """
+    if isinstance(size, int) or size in learned:
         return size
     parameter = parameters.get(size)
     if parameter is None:
-        near = " or ".join(nearest_names(size, parameters)[:1])
+        near = " or ".join(nearest_names(size, [*parameters, *learned])[:1])
         findings.append(
             f"{variable.place}: {variable}: ModelParameters holds no {size}; did you mean {near}?"
         )

@@ -17,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from strata.errors import UserError
@@ -124,6 +125,14 @@ def parse_notation(text: str, name: str) -> Document:
     findings += shape_findings(document)
     refuse(findings)
     return document
+
+
+def read_notation(path: Path) -> Document:
+    """Return the document in a file; raises UserError as `parse_notation`, or if it is no text."""
+    try:
+        return parse_notation(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a specification ({error}).") from error
 
 
 def write_notation(document: Document) -> str:

@@ -7,12 +7,12 @@ Imports neither torch nor numpy.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from strata.config import nearest_names
-from strata.rgm.document import Parameter
+from strata.rgm.document import Document, Parameter
 
 MAX_LEVELS = 9
 KINDS = ("recognition", "generation", "lateral", "factor")
@@ -32,6 +32,7 @@ INITIALIZATIONS = {
     "lateral": RANDOM_METHODS,
     "factor": RANDOM_METHODS,
 }
+OF_A_KIND = ("initialization", "normalization", "gain", "std")
 WITH_GAIN = ("orthogonal", "xavier_uniform", "xavier_normal")
 WITH_STD = ("normal", "identity")
 RECTANGULAR_MODES = (
@@ -59,13 +60,16 @@ class Rule:
     allows: Callable[[Any], bool]
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number, which a truth value is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(expected: str, allows: Callable[[float], bool]) -> Rule:
+def number(expected: str, allows: Callable[[float], bool]) -> Rule:
+    """Return the rule of a number, whole or not, that passes a test."""
+
     def test(value: Any) -> bool:
-        return (_is_whole(value) or isinstance(value, float)) and allows(value)
+        return (is_whole(value) or isinstance(value, float)) and allows(value)
 
     return Rule(expected, test)
 
@@ -76,12 +80,12 @@ def _one_of(values: tuple[str, ...]) -> Rule:
     )
 
 
-COUNT = Rule("a whole number above 0", lambda value: _is_whole(value) and value > 0)
-POSITIVE = _number("a number above 0", lambda value: value > 0)
-NOT_NEGATIVE = _number("a number of at least 0", lambda value: value >= 0)
-FRACTION = _number("a number above 0 and below 1", lambda value: 0 < value < 1)
+COUNT = Rule("a whole number above 0", lambda value: is_whole(value) and value > 0)
+POSITIVE = number("a number above 0", lambda value: value > 0)
+NOT_NEGATIVE = number("a number of at least 0", lambda value: value >= 0)
+FRACTION = number("a number above 0 and below 1", lambda value: 0 < value < 1)
 LEVEL_COUNT = Rule(
-    f"a whole number from 1 to {MAX_LEVELS}", lambda v: _is_whole(v) and 1 <= v <= MAX_LEVELS
+    f"a whole number from 1 to {MAX_LEVELS}", lambda v: is_whole(v) and 1 <= v <= MAX_LEVELS
 )
 RULES_OF_THE_MODEL = {
     "num_levels": LEVEL_COUNT,
@@ -90,14 +94,14 @@ RULES_OF_THE_MODEL = {
     "image_width": COUNT,
     "num_classes": COUNT,
     "max_iterations": COUNT,
-    "pixel_bias": _number("a number", math.isfinite),
+    "pixel_bias": number("a number", math.isfinite),
     "step_size": FRACTION,
     "tolerance": POSITIVE,
     "lateral_bound": FRACTION,
     "precision_initial": POSITIVE,
     "precision_minimum": POSITIVE,
     "precision_maximum": POSITIVE,
-    "precision_update_rate": _number("a number above 0, at most 1", lambda value: 0 < value <= 1),
+    "precision_update_rate": number("a number above 0, at most 1", lambda value: 0 < value <= 1),
     "precision_regularization": NOT_NEGATIVE,
 }
 RULES_OF_A_LEVEL = {
@@ -130,14 +134,44 @@ def rules(parameters: Mapping[str, Parameter]) -> dict[str, Rule]:
     return known
 
 
-def parameter_findings(parameters: Mapping[str, Parameter], files: str) -> Iterator[str]:
+def is_continuous(name: str) -> bool:
+    """Return whether the continuous model can have a parameter of this name."""
+    quantity, _, kind = name.partition("_")
+    return (
+        name in RULES_OF_THE_MODEL
+        or (name[-1:].isdigit() and name.rstrip("0123456789") in RULES_OF_A_LEVEL)
+        or (quantity in OF_A_KIND and kind in KINDS)
+    )
+
+
+def parameter_of_another_model(
+    documents: Sequence[Document], *, own: Callable[[str], bool], other: Callable[[str], bool]
+) -> Parameter | None:
+    """Return the first parameter of the first file that specifies another model, if one does.
+
+    Args:
+        documents: what the files hold.
+        own: whether a parameter belongs to the wanted model and not to the other one.
+        other: whether it belongs to the other one and not to the wanted model.
+    """
+    for document in documents:
+        others = [item for item in document.parameters if other(item.name)]
+        if others and not any(own(item.name) for item in document.parameters):
+            return others[0]
+    return None
+
+
+def parameter_findings(
+    parameters: Mapping[str, Parameter], known: Mapping[str, Rule], files: str
+) -> Iterator[str]:
     """Yield a sentence for each parameter that is missing or has a value it may not have.
 
     Args:
         parameters: key -> parameter, of all files together.
+        known: the rule of every key that there must be.
         files: the names of the files, for what none of them holds.
     """
-    for key, rule in rules(parameters).items():
+    for key, rule in known.items():
         found = parameters.get(key)
         if found is None:
             yield f"{files}: ModelParameters lacks {key}; expected {rule.expected}."

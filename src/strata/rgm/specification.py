@@ -16,27 +16,37 @@ Imports neither torch nor numpy.
 """
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from strata.errors import UserError
-from strata.rgm.document import Document, Parameter, Variable, notation_warnings, refuse
+from strata.rgm.document import (
+    Document,
+    Edge,
+    Parameter,
+    Variable,
+    edge_findings,
+    notation_warnings,
+    refuse,
+    variable_findings,
+)
 from strata.rgm.merging import merged, merged_parameters
-from strata.rgm.notation import parse_notation, write_notation
+from strata.rgm.notation import read_notation, write_notation
 from strata.rgm.parameters import (
     KINDS,
     WITH_GAIN,
     WITH_STD,
     contradictions,
     parameter_findings,
+    parameter_of_another_model,
     parameter_warnings,
+    rules,
 )
+from strata.rgm.spm.parameters import is_continuous_only, is_discrete_only
 
 LETTERS = ("s", "f", "A", "a", "B", "b", "D", "M", "e", "pi")  # of the variables of a level
-NAME_OF_A_LEVEL = re.compile(r"(.+)_level([0-9]+)")
 
 OfKind = TypeVar("OfKind")
 
@@ -140,7 +150,7 @@ def read_specification(paths: Sequence[Path]) -> Specification:
     """
     if not paths:
         raise UserError("No specification was named; name its .gnn files, the most general first.")
-    return _specified([_read(path) for path in paths])
+    return _specified([read_notation(path) for path in paths])
 
 
 def write_specification(specification: Specification) -> str:
@@ -157,23 +167,19 @@ def write_specification(specification: Specification) -> str:
     return write_notation(specification.document)
 
 
-def _read(path: Path) -> Document:
-    try:
-        return parse_notation(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a specification ({error}).") from error
-
-
 def _specified(documents: Sequence[Document]) -> Specification:
+    _refuse_the_discrete_model(documents)
     parameters = merged_parameters(documents)
     files = " and ".join(document.file for document in documents)
-    refuse(list(parameter_findings(parameters, files)))
-    document = merged(documents, parameters)
+    known = rules(parameters)
+    refuse(list(parameter_findings(parameters, known, files)))
+    document = merged(documents, parameters, known)
     levels = _levels(parameters)
     findings = [
         *contradictions(parameters),
-        *_size_findings(document, levels, parameters),
-        *_edge_findings(document, levels),
+        *_size_findings(levels, parameters),
+        *variable_findings(document, _variables(levels), parameters["num_levels"]),
+        *edge_findings(document, [edge for level in levels for edge in _edges(level.index)]),
     ]
     refuse(findings)
     symbols = {
@@ -181,6 +187,15 @@ def _specified(documents: Sequence[Document]) -> Specification:
     }
     warnings = [*notation_warnings(document), *parameter_warnings(parameters, symbols)]
     return _built(document, levels, parameters, warnings)
+
+
+def _refuse_the_discrete_model(documents: Sequence[Document]) -> None:
+    found = parameter_of_another_model(documents, own=is_continuous_only, other=is_discrete_only)
+    if found:
+        raise UserError(
+            f"{found.place}: {found.name} belongs to the discrete model (model: spm); the "
+            "continuous model is specified by files such as config/gnn/rgm_mnist.gnn."
+        )
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -254,12 +269,9 @@ def _built(
 # --- what must fit together ---------------------------------------------------------------------
 
 
-def _size_findings(
-    document: Document, levels: Sequence[Level], parameters: Mapping[str, Parameter]
-) -> Iterator[str]:
-    """Yield what is wrong with the dimensions of variables, and which variables are missing."""
-    variables = {variable.name: variable for variable in document.variables}
-    n_input, n_levels = parameters["n_input"], parameters["num_levels"]
+def _size_findings(levels: Sequence[Level], parameters: Mapping[str, Parameter]) -> Iterator[str]:
+    """Yield which numbers of units contradict those of pixels and classes."""
+    n_input = parameters["n_input"]
     height, width = (int(parameters[f"image_{side}"].value) for side in ("height", "width"))
     if n_input.value != height * width:
         yield (
@@ -272,26 +284,11 @@ def _size_findings(
             f"{n_classes.place}: num_classes is {n_classes.value}, but f_level{top.index}, the "
             f"factor of the top level, has n_factor{top.index} = {top.n_factor} categories."
         )
-    for name, (shape, reason) in _shapes(levels).items():
-        wanted = Variable(name, shape)
-        found = variables.get(name)
-        if found is None:
-            yield (
-                f"{n_levels.place}: num_levels is {n_levels.value}, but {wanted} is declared in "
-                f"none of {document.file}."
-            )
-        elif found.dimensions != shape:
-            yield f"{found.place}: {found} must be {wanted}: {reason}."
-        elif found.type != "float":
-            yield f"{found.place}: {found} is of type {found.type}; only float can be built."
-    letters = {name.partition("_")[0] for name in _shapes(levels[:1])} - {"x", "F"}
-    for name, variable in variables.items():
-        match = NAME_OF_A_LEVEL.fullmatch(name)
-        if match and match[1] in letters and int(match[2]) >= len(levels):
-            yield (
-                f"{variable.place}: {variable} belongs to no level; num_levels is "
-                f"{n_levels.value} ({n_levels.place})."
-            )
+
+
+def _variables(levels: Sequence[Level]) -> dict[str, tuple[Variable, str]]:
+    """Return name -> variable that the network has, and why it has those dimensions."""
+    return {name: (Variable(name, shape), why) for name, (shape, why) in _shapes(levels).items()}
 
 
 def _shapes(levels: Sequence[Level]) -> dict[str, tuple[tuple[int, int] | tuple[int], str]]:
@@ -318,38 +315,6 @@ def _shapes(levels: Sequence[Level]) -> dict[str, tuple[tuple[int, int] | tuple[
             f"pi{end}": ((n_below, 1), f"a row for each of the {n_below} errors e{end}"),
         }
     return shapes
-
-
-def _edge_findings(document: Document, levels: Sequence[Level]) -> Iterator[str]:
-    """Yield which edges the network has and the document lacks, and the other way round."""
-    places = {variable.name: str(variable.place) for variable in document.variables}
-    wanted = [edge for level in levels for edge in _edges(level.index)]
-    stated = {_ends(c.source, c.target, c.directed, c.label): c for c in document.connections}
-    for source, target, directed, label in wanted:
-        if _ends(source, target, directed, label) not in stated:
-            arrow = ">" if directed else "-"
-            at = places.get(target, document.file)
-            yield f"{at}: the edge {source}{arrow}{target}:{label} is missing."
-    known = {_ends(*edge) for edge in wanted}
-    for ends, connection in stated.items():
-        if connection.label is not None and ends not in known:
-            arrow = ">" if connection.directed else "-"
-            yield (
-                f"{connection.place}: the edge {connection.source}{arrow}{connection.target}:"
-                f"{connection.label} is none that the network can have; an edge without a label "
-                "is a remark."
-            )
-
-
-Edge = tuple[str, str, bool, str | None]  # source, target, whether directed, label
-
-
-def _ends(source: str, target: str, directed: bool, label: str | None) -> Edge:
-    """Return an edge such that those without direction are equal whichever end comes first."""
-    if directed:
-        return source, target, directed, label
-    first, second = sorted((source, target))
-    return first, second, directed, label
 
 
 def _edges(level: int) -> list[Edge]:

@@ -1,0 +1,1 @@
+"""The discrete renormalization generative model, of states and counts instead of weights."""
