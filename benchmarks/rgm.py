@@ -7,6 +7,8 @@ components, precisions. The *floor* is the arithmetic alone, at the rate of a ma
 sizes of the first layer measured in the same run. One iteration of message passing is a local and a
 collective move of all images, each with its evaluation of the free energy; its plain counterpart is
 two steps of gradient descent on all states by automatic differentiation of the same free energy.
+Learning by counts (the discrete model, on the CPU alone) is explained in `rgm_counting.py`; its
+floor is the time to read what an image needs of the tables once.
 
 Run `python benchmarks/rgm.py` (`--device cuda` on a GPU); it writes a Markdown table to standard
 output. Times are medians of repeats after a warm-up, sides alternating; seconds of process CPU time
@@ -25,15 +27,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from rgm_counting import N_COUNTED, counting_sides, reading
 from torch import nn
 
 from strata.devices import resolve_device, set_threads
 from strata.randomness import Generators
 from strata.rgm.calibration import Calibration, calibrate
-from strata.rgm.config import GNN_FILES, N_TRAINING, RGMTraining
+from strata.rgm.config import GNN_FILES, N_TRAINING
 from strata.rgm.free_energy import FreeEnergy
 from strata.rgm.learner import ImageLearner, LabelledImages
 from strata.rgm.model import HierarchicalModel
+from strata.rgm.network_settings import RGMTraining
 from strata.rgm.relaxation import relax
 from strata.rgm.render import initial_matrices
 from strata.rgm.specification import read_specification
@@ -72,6 +76,10 @@ def main() -> None:
     _row(
         f"iteration of message passing, {RELAXED} images, ms", plain, ours, floor, 1e3 / ITERATIONS
     )
+    if device.type == "cpu":
+        sides = [*counting_sides(), reading()]
+        plain, ours, floor = _medians(sides, device, arguments.repeats)
+        _row("learning an image by counts, ms", plain, ours, floor, 1e3 / N_COUNTED)
 
 
 def _row(what: str, plain: float, ours: float, floor: float, scale: float) -> None:

@@ -473,7 +473,8 @@ def test_every_figure_of_the_training_is_a_target(shipped: Checkout) -> None:
 
 def test_targets_by_name(shipped: Checkout) -> None:
     def runs(*targets: str) -> set[str]:
-        return {run for rule, run in shipped.planned(*targets) if rule == "train"}
+        planned = shipped.planned(*targets)
+        return {run for rule, run in planned if rule in ("train", "spm_train")}
 
     demos = [experiment for experiment in SHIPPED.values() if experiment.is_demo]
     papers = [experiment for experiment in SHIPPED.values() if not experiment.is_demo]
@@ -491,13 +492,36 @@ def test_a_sweep_takes_every_stage_and_every_figure_of_group_composition(shipped
     assert rules == {*model.stage_sections, *model.further_rules, "settings", "stage_settings"}
 
 
-@pytest.mark.parametrize(("family", "name"), [("rgm", "demo_rgm"), ("hmm_rnn", "demo_hmm")])
-def test_an_experiment_takes_every_stage_and_every_figure(
-    shipped: Checkout, family: str, name: str
-) -> None:
+OF_SWEEPS = {"contrast"}
+OF_BOTH_MODELS = {f"plot_{what}" for what in ("digits", "robustness", "confusion", "active")}
+
+
+def rules_of(family: str) -> set[str]:
     model = family_settings(family)
+    return {*model.stage_sections, *model.further_rules} - OF_SWEEPS
+
+
+def of_discrete_model(rules: set[str]) -> set[str]:
+    return {rule for rule in rules if rule.startswith("spm_")}
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("demo_rgm", rules_of("rgm") - of_discrete_model(rules_of("rgm"))),
+    ("demo_rgm_spm", of_discrete_model(rules_of("rgm")) | OF_BOTH_MODELS),
+    ("demo_hmm", rules_of("hmm_rnn")),
+])  # fmt: skip
+def test_an_experiment_takes_every_stage_and_every_figure(
+    shipped: Checkout, name: str, expected: set[str]
+) -> None:
+    """Of its model."""
     rules = {rule for rule, run in shipped.planned(name) if run == name}
-    assert rules == {*model.stage_sections, *model.further_rules, "settings", "stage_settings"}
+    assert rules == expected | {"settings", "stage_settings"}
+
+
+@pytest.mark.parametrize("name", ["rgm_seeds", "rgm_spm_exemplars"])
+def test_a_sweep_of_rgm_ends_in_a_table_of_its_models(shipped: Checkout, name: str) -> None:
+    rules = {rule for rule, of_sweep in shipped.planned(name) if of_sweep == name}
+    assert rules == OF_SWEEPS | {"summary"}
 
 
 @pytest.mark.parametrize("profile", sorted(p.name for p in (REPOSITORY / "profiles").iterdir()))
@@ -589,6 +613,7 @@ def test_a_bad_specification_stops_before_any_job(
     folder = shipped.folder / "config" / "gnn"
     general = [f"config/gnn/{path.name}" for path in sorted(folder.glob("*.gnn"))]
     general.remove("config/gnn/rgm_mnist.gnn")
+    general.remove("config/gnn/rgm_spm.gnn")  # of the other model
     special = tmp_path / "special.gnn"
     if old is not None:
         text = (folder / "rgm_mnist.gnn").read_text()

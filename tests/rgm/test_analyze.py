@@ -17,6 +17,7 @@ from strata.quantities import Quantity, read_analysis
 from strata.rgm import analyze
 from strata.rgm.conditions import WAYS
 from strata.rgm.config import ExpectedSettings, RunSettings
+from strata.rgm.spm import analyze as discrete
 from strata.stages import run_stage
 
 N, PIXELS, CLASSES, UNITS = 200, 16, 10, (12, 6, 4)
@@ -359,8 +360,10 @@ def test_an_expectation_flips_its_own_check_alone(setting: str) -> None:
     assert failed({}, **{setting: harder}) == {ASKED_FOR[setting]}
 
 
-def test_every_expectation_has_its_check() -> None:
-    assert {*ASKED_FOR, "source"} == set(ExpectedSettings.model_fields)
+def test_every_expectation_of_both_models_has_its_check() -> None:
+    shared = set(discrete.wanted_with(2))
+    assert {*ASKED_FOR, *shared, "source"} == set(ExpectedSettings.model_fields)
+    assert set(ASKED_FOR) < shared
 
 
 def test_what_was_not_measured_fails_where_it_is_expected() -> None:

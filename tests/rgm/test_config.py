@@ -1,4 +1,7 @@
-"""Settings of the family: what the shipped file says, what does not fit, epochs as steps."""
+"""Settings of the family: what the shipped file says, what does not fit, epochs as steps.
+
+Of both models, the continuous and the discrete one (`model: spm`).
+"""
 
 import json
 import re
@@ -11,8 +14,17 @@ import yaml
 from strata.config import parse, read_settings
 from strata.errors import UserError
 from strata.experiments import Experiment, load_experiments, read_yaml
-from strata.rgm.config import FIGURES, N_TRAINING, N_VALIDATION, RunSettings
+from strata.rgm.config import (
+    DISCRETE_FIGURES,
+    FIGURES,
+    N_OFFICIAL,
+    N_TRAINING,
+    N_VALIDATION,
+    RunSettings,
+)
+from strata.rgm.discrete_settings import CountingSettings
 from strata.rgm.specification import read_specification
+from strata.rgm.spm.specification import read_discrete_specification
 from strata.training_settings import PlateauSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +41,9 @@ SEED_VALUES: dict[str, Any] = {
     "optimizer": {"type": "adam", "betas": [0.9, 0.999], "weight_decay": 1e-5},
     "scheduler": {"type": "plateau", "factor": 0.5, "patience": 5, "min_lr": 1e-6},
 }
+
+
+SMALL_SPM = "model: spm, data: {n_train: 500}, active: {n_pool: 500}"
 
 
 def run(block: str) -> RunSettings:
@@ -57,11 +72,29 @@ def test_every_shipped_run_names_a_specification_that_can_be_read(
     shipped: dict[str, Experiment],
 ) -> None:
     assert {"rgm_mnist", "rgm_mnist_plateau", "rgm_fashion", "demo_rgm"} <= set(shipped)
+    assert {"rgm_spm", "rgm_spm_all", "rgm_spm_paper", "demo_rgm_spm"} <= set(shipped)
+    readers = {"continuous": read_specification, "spm": read_discrete_specification}
     for experiment in shipped.values():
         for settings in experiment.runs.values():
-            specification = read_specification([ROOT / name for name in settings.specification])
+            read: Any = readers[settings.model]
+            specification = read([ROOT / name for name in settings.specification])
             assert (specification.image_shape, specification.n_classes) == ((28, 28), 10)
-            settings.training.loop(settings.data.n_train)
+            if settings.model == "continuous":
+                settings.training.loop(settings.data.n_train)
+
+
+def test_one_shipped_run_is_the_published_protocol_and_one_learns_all_there_is(
+    shipped: dict[str, Experiment],
+) -> None:
+    """13 exemplars of every class, the first ones, and 10,000 images in the official order."""
+    published = shipped["rgm_spm_paper"].runs["rgm_spm_paper"]
+    assert (published.model, published.data.part, published.data.n_train) == (
+        "spm", "official", 10000,
+    )  # fmt: skip
+    assert (published.n_exemplars, published.structure.exemplars) == (130, "first")
+    assert published.counting == CountingSettings()
+    everything = shipped["rgm_spm_all"].runs["rgm_spm_all"].data
+    assert (everything.part, everything.n_train) == ("official", N_OFFICIAL)
 
 
 def test_the_layer_mnist_holds_the_seed_values_and_no_others(tmp_path: Path) -> None:
@@ -133,6 +166,33 @@ BAD_BLOCKS = {
     "no such scheduler": ("{training: {scheduler: {type: step}}}", ["scheduler.type", "'plateau'"]),
     "no such data": ("{data: {dataset: cifar}}", ["data.dataset", "'mnist'", "'cifar'"]),
     "too many images": ("{data: {n_train: 54001}}", ["data.n_train", "54000", "54001"]),
+    "too many images of the discrete model": (
+        "{model: spm, data: {n_train: 54001}}",
+        ["data.n_train (54001)", "54000 images that are not for validation", "part: official"],
+    ),
+    "more images than there are": (
+        "{model: spm, data: {part: official, n_train: 60001}}", ["data.n_train", "60000", "60001"],
+    ),
+    "all images for the continuous model": (
+        "{data: {part: official}}", ["data.part: official", "no images for validation"],
+    ),
+    "few images for the continuous model": (
+        "{data: {n_train: 999}, active: {n_pool: 500}}", ["data.n_train (999)", "at least 1000"],
+    ),
+    "more exemplars than images": (
+        f"{{{SMALL_SPM}, structure: {{n_exemplars: 50}}}}",
+        ["structure.n_exemplars (50 of each of 10 classes)", "data.n_train (500)"],
+    ),
+    "pool above the training images of the discrete model": (
+        "{model: spm, data: {n_train: 4999}}", ["active.n_pool (5000)", "data.n_train (4999)"],
+    ),
+    "no such model": ("{model: discrete}", ["model", "'spm'", "'discrete'"]),
+    "no such part": ("{data: {part: test}}", ["data.part", "'official'", "'test'"]),
+    "exemplars that are none": (
+        "{structure: {exemplars: last}}", ["structure.exemplars", "'medoids'", "'last'"],
+    ),
+    "horizon below an image": ("{counting: {horizon: 0.5}}", ["counting.horizon", "0.5"]),
+    "messages that are none": ("{counting: {messages: loopy}}", ["counting.messages", "'exact'"]),
     "no specification": ("{specification: []}", ["specification", "at least 1"]),
     "specification that is one name": ("{specification: a.gnn}", ["specification", "a list"]),
     "misspelt key": (
@@ -165,16 +225,31 @@ def test_what_does_not_fit_is_one_sentence(block: str, phrases: list[str]) -> No
     "{active: {n_pool: 500, n_labels: 500}}",
     "{training: {optimizer: {betas: [0.0, 0.9999]}}}",
     "{training: {early_stopping: {patience: null}, gradient_clip: null}}",
+    "{data: {n_train: 54000}}",
 ])  # fmt: skip
 def test_what_just_fits_is_taken(block: str) -> None:
     settings = run(block)
     settings.training.loop(settings.data.n_train)
 
 
+@pytest.mark.parametrize("block", [
+    "{model: spm, data: {part: official, n_train: 60000}}",
+    f"{{{SMALL_SPM}, structure: {{n_exemplars: 49}}}}",
+    f"{{{SMALL_SPM}, training: {{batch_size: 501}}, counting: {{horizon: null, evaluate_at: []}}}}",
+])  # fmt: skip
+def test_what_just_fits_the_discrete_model_is_taken(block: str) -> None:
+    """Batches are none of its business."""
+    assert run(block).model == "spm"
+
+
+CONTINUOUS_BLOCK = "{data: {n_train: 1000}, active: {n_pool: 600}, specification: [a.gnn, b.gnn]}"
+
+
+@pytest.mark.parametrize("block", [CONTINUOUS_BLOCK, f"{{{SMALL_SPM}}}"], ids=["continuous", "spm"])
 @pytest.mark.parametrize("stage", RunSettings.stage_sections)
-def test_a_stage_reads_back_what_it_is_given(tmp_path: Path, stage: str) -> None:
+def test_a_stage_reads_back_what_it_is_given(tmp_path: Path, stage: str, block: str) -> None:
     """Also where the sections that it lacks would not go with its own."""
-    settings = run("{data: {n_train: 1000}, active: {n_pool: 600}, specification: [a.gnn, b.gnn]}")
+    settings = run(block)
     path = tmp_path / "settings.json"
     path.write_text(settings.sections_of(stage), encoding="utf-8")
     read = read_settings(RunSettings, path, stage)
@@ -184,6 +259,19 @@ def test_a_stage_reads_back_what_it_is_given(tmp_path: Path, stage: str) -> None
 
 
 TRAINED = {"train", "calibrate", "execute", "inspect", "generate", "query"}
+COUNTED = {f"spm_{stage}" for stage in ("train", "execute", "generate", "query")}
+STRUCTURED = {"spm_render", "spm_compare"} | COUNTED
+SPM_STAGES = STRUCTURED | {"spm_analyze"}
+OF_SWEEPS = {"contrast"}  # reads the settings of all runs
+CONTINUOUS_STAGES = set(RunSettings.stage_sections) - SPM_STAGES - OF_SWEEPS
+
+
+def reached(block: str, before: RunSettings, stages: set[str]) -> tuple[set[str], bool]:
+    """Return which of the stages a block changes, and whether a verdict is outdated."""
+    changed = run(block)
+    return {
+        stage for stage in stages if changed.sections_of(stage) != before.sections_of(stage)
+    }, changed.verdict_json() != before.verdict_json()
 
 
 @pytest.mark.parametrize(("block", "stages", "outdates"), [
@@ -197,17 +285,45 @@ TRAINED = {"train", "calibrate", "execute", "inspect", "generate", "query"}
     ("{generation: {n_per_class: 10}}", {"generate"}, True),
     ("{active: {n_query: 5}}", {"query"}, True),
     ("{expected: {accuracy: 0.5}}", {"analyze"}, True),
+    ("{structure: {n_exemplars: 5}}", set(), True),
+    ("{counting: {horizon: 5.0}}", set(), True),
 ])  # fmt: skip
 def test_a_change_reaches_the_stages_that_read_it(
     block: str, stages: set[str], outdates: bool
 ) -> None:
-    changed, before = run(block), RunSettings()
-    assert stages == {
-        stage
-        for stage in RunSettings.stage_sections
-        if changed.sections_of(stage) != before.sections_of(stage)
-    }
-    assert (changed.verdict_json() != before.verdict_json()) == outdates
+    assert reached(block, RunSettings(), CONTINUOUS_STAGES) == (stages, outdates)
+
+
+@pytest.mark.parametrize(("changes", "stages"), [
+    ("seed: 1", STRUCTURED),
+    ("data: {n_train: 6000}", SPM_STAGES),
+    ("data: {part: official}", SPM_STAGES),
+    ("specification: [a.gnn]", STRUCTURED),
+    ("structure: {n_exemplars: 5}", STRUCTURED),
+    ("structure: {n_basis: 50}", STRUCTURED),
+    ("structure: {exemplars: medoids}", STRUCTURED),
+    ("counting: {horizon: null}", COUNTED),
+    ("counting: {messages: exact}", COUNTED),
+    ("counting: {evaluate_at: [0]}", COUNTED),
+    ("execution: {n_damaged: 60}", {"spm_execute"}),
+    ("generation: {n_per_class: 10}", {"spm_generate"}),
+    ("active: {n_query: 5}", {"spm_query"}),
+    ("expected: {accuracy_at_2000: 0.5}", {"spm_analyze"}),
+    ("training: {learning_rate: 0.5}", set()),
+    ("inspection: {n_images: 100}", set()),
+])  # fmt: skip
+def test_a_change_reaches_the_stages_of_the_discrete_model_that_read_it(
+    changes: str, stages: set[str]
+) -> None:
+    found, outdated = reached(f"{{model: spm, {changes}}}", run("{model: spm}"), SPM_STAGES)
+    assert found == stages
+    assert outdated
+
+
+def test_another_model_reaches_every_stage_but_the_last() -> None:
+    found, outdated = reached("{model: spm}", RunSettings(), set(RunSettings.stage_sections))
+    assert found == set(RunSettings.stage_sections) - {"analyze", "spm_analyze"}
+    assert outdated
 
 
 # --- what a run ends in -------------------------------------------------------------------------
@@ -221,6 +337,23 @@ def test_a_run_ends_in_its_files_and_every_figure_twice() -> None:
     arrays = ("matrices", "history", "calibration", "inference", "states", "digits", "active")
     files = {"settings.json", "specification.gnn", "model.pt", "analysis.json", "verdict.json"}
     assert set(products) - drawn == files | {f"{name}.h5" for name in (*arrays, "baselines")}
+
+
+def test_a_discrete_run_ends_in_its_files_and_its_own_figures_twice() -> None:
+    products = run("{model: spm}").products
+    assert len(set(products)) == len(products)
+    drawn = {name for name in products if re.search(r"\.(pdf|png)$", name)}
+    assert drawn == {f"{name}.{suffix}" for name in DISCRETE_FIGURES for suffix in ("pdf", "png")}
+    assert {"structure", "learning_curve", "confidence"} == set(DISCRETE_FIGURES) - set(FIGURES)
+    arrays = ("structure", "counts", "history", "inference", "digits", "active", "baselines")
+    files = {"settings.json", "specification.gnn", "analysis.json", "verdict.json"}
+    assert set(products) - drawn == files | {f"{name}.h5" for name in arrays}
+
+
+def test_both_models_end_a_sweep_in_one_table_and_one_figure() -> None:
+    products = RunSettings().sweep_products
+    assert products == run("{model: spm}").sweep_products
+    assert set(products) == {f"models.{suffix}" for suffix in ("csv", "md", "pdf", "png")}
 
 
 # --- epochs and steps ---------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from strata.randomness import Generators
 from strata.rgm import learner as learner_module
-from strata.rgm.config import ACTIVE_STD, LossSettings, RGMTraining
+from strata.rgm.config import ACTIVE_STD
 from strata.rgm.learner import ImageLearner, LabelledImages, first_of_each_class
 from strata.rgm.losses import COMPONENTS
 from strata.rgm.model import HierarchicalModel, prediction_errors
+from strata.rgm.network_settings import LossSettings, RGMTraining
 from strata.rgm.normalization import symmetric_coupling
 
 NewModel = Callable[..., HierarchicalModel]

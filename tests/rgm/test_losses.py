@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import special
 from torch import Tensor
 
-from strata.rgm.config import GNN_FILES, LossSettings
+from strata.rgm.config import GNN_FILES
 from strata.rgm.inputs import matrix_shapes
 from strata.rgm.losses import (
     COMPONENTS,
@@ -24,6 +24,7 @@ from strata.rgm.losses import (
     weighted,
 )
 from strata.rgm.model import HierarchicalModel
+from strata.rgm.network_settings import LossSettings
 from strata.rgm.specification import Level, read_specification
 
 SHIPPED = read_specification([Path(__file__).parents[2] / name for name in GNN_FILES])

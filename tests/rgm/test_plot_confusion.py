@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,8 +13,10 @@ from matplotlib.colors import to_rgba
 from sklearn.metrics import confusion_matrix, recall_score
 
 from strata.artifacts import write_h5
+from strata.rgm import plot_confusion, plot_free_energy
 from strata.rgm.conditions import CLEAN, WAYS, Condition, read_conditions
-from strata.rgm.plot_confusion import confusion, free_energy, main, shown_courses
+from strata.rgm.plot_confusion import confusion
+from strata.rgm.plot_free_energy import free_energy, shown_courses
 from strata.stages import run_stage
 
 N, CLASSES, ITERATIONS = 600, 10, 40
@@ -176,12 +179,8 @@ def test_an_inference_that_never_moved_can_be_drawn(tmp_path: Path) -> None:
 
 # --- the stage ------------------------------------------------------------------------------------
 
-OUTPUTS = {
-    "confusion": "confusion.pdf",
-    "confusion-image": "confusion.png",
-    "free-energy": "free_energy.pdf",
-    "free-energy-image": "free_energy.png",
-}
+OUTPUTS = {"figure": "figure.pdf", "image": "figure.png"}
+STAGES = pytest.mark.parametrize("stage", [plot_confusion, plot_free_energy])
 
 
 def arguments(folder: Path, source: Path) -> list[str]:
@@ -189,23 +188,25 @@ def arguments(folder: Path, source: Path) -> list[str]:
     return [text for name, path in files.items() for text in (f"--{name}", str(path))]
 
 
-def test_equal_files_are_equal_bytes(tmp_path: Path) -> None:
+@STAGES
+def test_equal_files_are_equal_bytes(tmp_path: Path, stage: ModuleType) -> None:
     source = written(tmp_path / "in.h5", inference())
     found = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        main(arguments(folder, source))
+        stage.main(arguments(folder, source))
         found.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert found[0] == found[1]
     assert set(found[0]) == set(OUTPUTS.values())
     assert not plt.get_fignums()
 
 
+@STAGES
 def test_a_file_of_another_kind_is_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, stage: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = written(tmp_path / "in.h5", {"generated": np.zeros(3)})
     with pytest.raises(SystemExit) as left:
-        run_stage(partial(main, arguments(tmp_path / "out", source)))
+        run_stage(partial(stage.main, arguments(tmp_path / "out", source)))
     assert left.value.code == 2
     complaint = capsys.readouterr().err
     assert f"{source} holds no conditions" in complaint

@@ -18,9 +18,10 @@ from strata.datasets import read_images
 from strata.randomness import Generators
 from strata.rgm import query
 from strata.rgm.acquisition import ACQUISITIONS
-from strata.rgm.config import ActiveSettings, RGMTraining
+from strata.rgm.config import ActiveSettings
 from strata.rgm.learner import LabelledImages
 from strata.rgm.model import HierarchicalModel
+from strata.rgm.network_settings import RGMTraining
 from strata.rgm.query import STRATEGIES, Codes, accuracy_by_labels, first_labels
 
 NewRun = Callable[..., Any]

@@ -1,5 +1,7 @@
 """rgm: the renormalization generative model of images, and what it is held against.
 
+The continuous model; the discrete one has its stages in rgm_spm.smk.
+
 Inputs: config/rgm.yaml, config/gnn/*.gnn, results/data/<dataset>.h5 (data.smk).
 Outputs, per run: specification.gnn, matrices.h5, model.pt, history.h5, calibration.h5, inference.h5,
 states.h5, digits.h5, active.h5, baselines.h5, analysis.json, verdict.json. Figures are drawn in
@@ -22,7 +24,7 @@ rule rgm_render:
     benchmark:
         "results/{run}/benchmarks/render.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -51,7 +53,7 @@ rule rgm_train:
     benchmark:
         "results/{run}/benchmarks/train.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -86,7 +88,7 @@ rule rgm_calibrate:
     benchmark:
         "results/{run}/benchmarks/calibrate.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -125,7 +127,7 @@ rule rgm_execute:
     benchmark:
         "results/{run}/benchmarks/execute.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -160,7 +162,7 @@ rule rgm_inspect:
     benchmark:
         "results/{run}/benchmarks/inspect.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -194,7 +196,7 @@ rule rgm_generate:
     benchmark:
         "results/{run}/benchmarks/generate.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -228,7 +230,7 @@ rule rgm_query:
     benchmark:
         "results/{run}/benchmarks/query.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -260,7 +262,7 @@ rule rgm_compare:
     benchmark:
         "results/{run}/benchmarks/compare.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -299,7 +301,7 @@ rule rgm_analyze:
     benchmark:
         "results/{run}/benchmarks/analyze.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1

@@ -1,7 +1,7 @@
 """rgm: figures, drawn from files alone.
 
-Inputs: what rgm.smk makes.
-Outputs, per run, as .pdf and .png: see FIGURES in strata.rgm.config.
+Inputs: what rgm.smk and rgm_spm.smk make; some figures serve both models.
+Outputs, per run, as .pdf and .png: see FIGURES and DISCRETE_FIGURES in strata.rgm.config.
 Steps: each figure by itself.
 """
 
@@ -36,7 +36,7 @@ rule rgm_plot:
     benchmark:
         "results/{run}/benchmarks/plot.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -92,7 +92,7 @@ rule rgm_plot_matrices:
     benchmark:
         "results/{run}/benchmarks/plot_matrices.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -132,7 +132,7 @@ rule rgm_plot_reconstructions:
     benchmark:
         "results/{run}/benchmarks/plot_reconstructions.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -167,7 +167,7 @@ rule rgm_plot_snapshots:
     benchmark:
         "results/{run}/benchmarks/plot_snapshots.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -202,7 +202,7 @@ rule rgm_plot_activations:
     benchmark:
         "results/{run}/benchmarks/plot_activations.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -244,7 +244,7 @@ rule rgm_plot_features:
     benchmark:
         "results/{run}/benchmarks/plot_features.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -280,7 +280,7 @@ rule rgm_plot_representation:
     benchmark:
         "results/{run}/benchmarks/plot_representation.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -314,7 +314,7 @@ rule rgm_plot_errors:
     benchmark:
         "results/{run}/benchmarks/plot_errors.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -420,30 +420,22 @@ rule rgm_plot_robustness:
 
 
 rule rgm_plot_confusion:
-    """Draw confusion matrices, and the free energy on its way down."""
+    """Draw confusion matrices."""
     input:
         modules(
             "rgm.plot_confusion",
             "rgm.conditions",
             "rgm.scores",
-            "rgm.damage_kinds",
             "plotting",
         ),
         inference="results/{run}/inference.h5",
     output:
-        confusion="results/{run}/confusion.pdf",
-        confusion_image=report(
+        figure="results/{run}/confusion.pdf",
+        image=report(
             "results/{run}/confusion.png",
             caption="../report/rgm_confusion.rst",
             category="rgm",
             labels={"run": "{run}", "figure": "confusion"},
-        ),
-        free_energy="results/{run}/free_energy.pdf",
-        free_energy_image=report(
-            "results/{run}/free_energy.png",
-            caption="../report/rgm_free_energy.rst",
-            category="rgm",
-            labels={"run": "{run}", "figure": "free energy"},
         ),
     log:
         "results/{run}/logs/plot_confusion.log",
@@ -459,9 +451,42 @@ rule rgm_plot_confusion:
         runtime=30,
     shell:
         "python -m strata.rgm.plot_confusion --inference {input.inference:q}"
-        " --confusion {output.confusion:q} --confusion-image {output.confusion_image:q}"
-        " --free-energy {output.free_energy:q}"
-        " --free-energy-image {output.free_energy_image:q} > {log:q} 2>&1"
+        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"
+
+
+rule rgm_plot_free_energy:
+    """Draw the free energy on its way down."""
+    input:
+        modules(
+            "rgm.plot_free_energy",
+            "rgm.conditions",
+            "rgm.damage_kinds",
+            "plotting",
+        ),
+        inference="results/{run}/inference.h5",
+    output:
+        figure="results/{run}/free_energy.pdf",
+        image=report(
+            "results/{run}/free_energy.png",
+            caption="../report/rgm_free_energy.rst",
+            category="rgm",
+            labels={"run": "{run}", "figure": "free energy"},
+        ),
+    log:
+        "results/{run}/logs/plot_free_energy.log",
+    benchmark:
+        "results/{run}/benchmarks/plot_free_energy.tsv"
+    wildcard_constraints:
+        run=CONTINUOUS,
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m strata.rgm.plot_free_energy --inference {input.inference:q}"
+        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"
 
 
 rule rgm_plot_active:
@@ -521,7 +546,7 @@ rule rgm_plot_baselines:
     benchmark:
         "results/{run}/benchmarks/plot_baselines.tsv"
     wildcard_constraints:
-        run=runs_where("rgm", lambda run: True),
+        run=CONTINUOUS,
     conda:
         "../../envs/strata.yaml"
     threads: 1
@@ -530,4 +555,155 @@ rule rgm_plot_baselines:
         runtime=30,
     shell:
         "python -m strata.rgm.plot_baselines --analysis {input.analysis:q}"
+        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"
+
+
+rule rgm_spm_plot_learning:
+    """Draw how accuracy and gates of the discrete model change with the images learned."""
+    input:
+        modules(
+            "rgm.spm.plot_learning",
+            "plotting",
+        ),
+        history="results/{run}/history.h5",
+    output:
+        figure="results/{run}/learning_curve.pdf",
+        image=report(
+            "results/{run}/learning_curve.png",
+            caption="../report/rgm_learning_curve.rst",
+            category="rgm",
+            labels={"run": "{run}", "figure": "learning curve"},
+        ),
+    log:
+        "results/{run}/logs/spm_plot_learning.log",
+    benchmark:
+        "results/{run}/benchmarks/spm_plot_learning.tsv"
+    wildcard_constraints:
+        run=DISCRETE,
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m strata.rgm.spm.plot_learning --history {input.history:q}"
+        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"
+
+
+rule rgm_spm_plot_structure:
+    """Draw tiles, modes, states and exemplars of the discrete model."""
+    input:
+        modules(
+            "rgm.spm.plot_structure",
+            "rgm.figure_inputs",
+            "rgm.image_grids",
+            "plotting",
+        ),
+        structure="results/{run}/structure.h5",
+    output:
+        figure="results/{run}/structure.pdf",
+        image=report(
+            "results/{run}/structure.png",
+            caption="../report/rgm_structure.rst",
+            category="rgm",
+            labels={"run": "{run}", "figure": "structure"},
+        ),
+    log:
+        "results/{run}/logs/spm_plot_structure.log",
+    benchmark:
+        "results/{run}/benchmarks/spm_plot_structure.tsv"
+    wildcard_constraints:
+        run=DISCRETE,
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m strata.rgm.spm.plot_structure --structure {input.structure:q}"
+        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"
+
+
+rule rgm_spm_plot_confidence:
+    """Draw how sure the discrete model is, and whether it is right then."""
+    input:
+        modules(
+            "rgm.spm.plot_confidence",
+            "rgm.spm.confidence",
+            "rgm.conditions",
+            "rgm.scores",
+            "plotting",
+        ),
+        inference="results/{run}/inference.h5",
+    output:
+        figure="results/{run}/confidence.pdf",
+        image=report(
+            "results/{run}/confidence.png",
+            caption="../report/rgm_confidence.rst",
+            category="rgm",
+            labels={"run": "{run}", "figure": "confidence"},
+        ),
+    log:
+        "results/{run}/logs/spm_plot_confidence.log",
+    benchmark:
+        "results/{run}/benchmarks/spm_plot_confidence.tsv"
+    wildcard_constraints:
+        run=DISCRETE,
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m strata.rgm.spm.plot_confidence --inference {input.inference:q}"
+        " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"
+
+
+rule rgm_contrast:
+    """Draw and tabulate the models of a sweep side by side."""
+    input:
+        modules(
+            "rgm.contrast",
+            "rgm.contrast_figure",
+            "rgm.contrast_table",
+            "rgm.damage_kinds",
+            "plotting",
+            "quantities",
+            "summaries",
+            "sweeps",
+        ),
+        settings=files_of_runs("settings.json"),
+        analyses=files_of_runs("analysis.json"),
+        histories=files_of_runs("history.h5"),
+        actives=files_of_runs("active.h5"),
+        benchmarks=benchmarks_of_training,
+    output:
+        data="results/{experiment}/models.csv",
+        table="results/{experiment}/models.md",
+        figure="results/{experiment}/models.pdf",
+        image=report(
+            "results/{experiment}/models.png",
+            caption="../report/rgm_models.rst",
+            category="rgm",
+            labels={"run": "{experiment}", "figure": "models"},
+        ),
+    log:
+        "results/{experiment}/logs/contrast.log",
+    benchmark:
+        "results/{experiment}/benchmarks/contrast.tsv"
+    wildcard_constraints:
+        experiment=sweeps_of("rgm"),
+    conda:
+        "../../envs/strata.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python -m strata.rgm.contrast --runs-settings {input.settings:q}"
+        " --analyses {input.analyses:q} --histories {input.histories:q}"
+        " --actives {input.actives:q} --benchmarks {input.benchmarks:q} --data {output.data:q} --table {output.table:q}"
         " --figure {output.figure:q} --image {output.image:q} > {log:q} 2>&1"

@@ -1,17 +1,20 @@
 """Settings of the `rgm` family.
 
-What the network is (dimensions, activations, initialisation, message passing) stands in the GNN
-files that `specification` names; here stands what is done with it. Training follows seed values:
-Adam at 1e-3, batches of 128, the plateau schedule. Imports neither torch nor numpy.
+What the model is (dimensions, activations, initialisation, message passing; or tiles, modes and
+bins) stands in the GNN files that `specification` names; here stands what is done with it. `model`
+says which of two it is: `continuous` is a network that is trained, with seed values of Adam at
+1e-3, batches of 128 and the plateau schedule; `spm` has discrete states, which it takes from
+exemplars, and counts. Imports neither torch nor numpy.
 """
 
 from typing import ClassVar, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from strata import config
 from strata.config import Settings, setting
-from strata.training_settings import PlateauSettings, TrainingSettings, decaying
+from strata.rgm.discrete_settings import CountingSettings, StructureSettings
+from strata.rgm.network_settings import RGMTraining
 
 GNN_FILES = tuple(
     f"config/gnn/rgm_{part}.gnn"
@@ -19,6 +22,8 @@ GNN_FILES = tuple(
 )
 N_TRAINING, N_VALIDATION, N_TEST = 54000, 6000, 10000
 """Images of a dataset: the official training set without and the validation set, the test set."""
+N_OFFICIAL = N_TRAINING + N_VALIDATION
+LEAST_TRAINING = 1000  # images of the continuous model
 N_CLASSES = 10
 ACTIVE_STD = 0.01
 """A unit is active if its values over images have at least this standard deviation."""
@@ -28,12 +33,17 @@ class DataSettings(Settings):
     """Which images, and how many of them."""
 
     dataset: Literal["mnist", "fashion_mnist"] = setting("mnist", "The images.")
+    part: Literal["train", "official"] = setting(
+        "train",
+        "Where training images come from: those that are not for validation, or, for the discrete "
+        "model, the whole official training set in its order.",
+    )
     n_train: int = setting(
         N_TRAINING,
-        "Training images: the first of those that are not for validation.",
+        "Training images: the first of that part.",
         unit="images",
-        ge=1000,
-        le=N_TRAINING,
+        ge=N_CLASSES,
+        le=N_OFFICIAL,
     )
     n_validation: int = setting(
         N_VALIDATION, "Validation images.", unit="images", ge=100, le=N_VALIDATION
@@ -43,133 +53,6 @@ class DataSettings(Settings):
     def file(self) -> str:
         """The file of the images."""
         return f"results/data/{self.dataset}.h5"
-
-
-class OptimizerSettings(Settings):
-    """Adam."""
-
-    type: Literal["adam"] = setting("adam", "The optimizer.")
-    betas: tuple[float, float] = setting((0.9, 0.999), "Decay rates of Adam's two averages.")
-    weight_decay: float = setting(1e-5, "L2 penalty added to the gradient by Adam.", ge=0)
-
-    _decaying = field_validator("betas")(decaying)
-
-
-class SchedulerSettings(Settings):
-    """The learning rate over the run."""
-
-    type: Literal["plateau", "cosine", "constant"] = setting(
-        "plateau", "plateau: lower when the validation loss rests; cosine: down to zero at the end."
-    )
-    factor: float = setting(0.5, "plateau: what the learning rate is multiplied by.", gt=0, lt=1)
-    patience: int = setting(
-        5, "plateau: validations without an improvement before that.", unit="validations", ge=0
-    )
-    min_lr: float = setting(1e-6, "plateau: smallest learning rate.", ge=0)
-
-
-class EarlyStoppingSettings(Settings):
-    """When to stop before the last epoch."""
-
-    patience: int | None = setting(
-        10,
-        "Validations in a row without an improvement before stopping; null never stops.",
-        unit="validations",
-        ge=1,
-    )
-    min_delta: float = setting(
-        0.0, "Smallest fall of the validation loss that counts as an improvement.", ge=0
-    )
-
-
-class LossSettings(Settings):
-    """Weights of the loss components, each a mean over images."""
-
-    reconstruction: float = setting(
-        1.0, "Squared error per pixel of the image that the top level's states descend to.", ge=0
-    )
-    reconstruction_below: float = setting(
-        0.5, "The same from each lower level, relative to the top level's.", ge=0
-    )
-    prediction: float = setting(
-        1e-3, "Precision-weighted prediction errors between neighbouring levels, per unit.", ge=0
-    )
-    consistency: float = setting(
-        1e-3,
-        "Squared distance of the lower states from what the top level predicts of them, relative "
-        "to their own square.",
-        ge=0,
-    )
-    sparsity: float = setting(
-        1e-4, "Mean absolute value of the lower states, relative to their rms.", ge=0
-    )
-    classification: float = setting(
-        0.03, "Cross entropy of the top level's categories and the labels.", ge=0
-    )
-
-    @model_validator(mode="after")
-    def _some_reconstruction(self) -> "LossSettings":
-        if self.reconstruction == 0:
-            raise ValueError("reconstruction is 0: nothing would be learned of the images.")
-        return self
-
-
-class RGMTraining(Settings):
-    """How the network is trained, in epochs and batches."""
-
-    n_epochs: int = setting(50, "Passes over the training images.", unit="epochs", ge=1)
-    batch_size: int = setting(128, "Images per step.", unit="images", ge=2)
-    learning_rate: float = setting(1e-3, "Learning rate at the start.", gt=0)
-    log_interval: int = setting(
-        50, "Steps between two rows of the training history.", unit="steps", ge=1
-    )
-    checkpoint_interval: int = setting(5, "Epochs between checkpoints.", unit="epochs", ge=1)
-    validation_interval: int = setting(1, "Epochs between validations.", unit="epochs", ge=1)
-    plot_frequency: int = setting(
-        5, "Epochs between pictures of reconstructions.", unit="epochs", ge=1
-    )
-    gradient_clip: float | None = setting(
-        1.0, "Largest gradient norm (2-norm over all parameters); null never clips.", gt=0
-    )
-    loss: LossSettings = setting(LossSettings(), "Weights of the loss components.")
-    optimizer: OptimizerSettings = setting(OptimizerSettings(), "The optimizer.")
-    scheduler: SchedulerSettings = setting(SchedulerSettings(), "The learning rate.")
-    early_stopping: EarlyStoppingSettings = setting(EarlyStoppingSettings(), "Early stopping.")
-    detect_anomaly: bool = setting(
-        False, "Name the operation that first gives a NaN (several times slower)."
-    )
-    memory_limit: int | None = setting(
-        None, "Resident memory at which the run saves and stops; null for none.", unit="MiB", ge=1
-    )
-
-    def steps_per_epoch(self, n_train: int) -> int:
-        """Full batches in the training images; what is left over waits for the next shuffle."""
-        return n_train // self.batch_size
-
-    def loop(self, n_train: int) -> TrainingSettings:
-        """Return the same in optimizer steps."""
-        epoch = self.steps_per_epoch(n_train)
-        steps = self.n_epochs * epoch
-        scheduler, stopping = self.scheduler, self.early_stopping
-        return TrainingSettings(
-            steps=steps,
-            lr=self.learning_rate,
-            betas=self.optimizer.betas,
-            weight_decay=self.optimizer.weight_decay,
-            schedule=scheduler.type,
-            plateau=PlateauSettings(
-                factor=scheduler.factor, patience=scheduler.patience, min_lr=scheduler.min_lr
-            ),
-            clip_norm=self.gradient_clip,
-            record_every=self.log_interval,
-            evaluate_every=self.validation_interval * epoch,
-            checkpoint_every=self.checkpoint_interval * epoch,
-            snapshot_every=self.plot_frequency * epoch,
-            patience=stopping.patience,
-            min_delta=stopping.min_delta,
-            detect_anomaly=self.detect_anomaly,
-            memory_limit=self.memory_limit,
-        )
 
 
 class ExecutionSettings(Settings):
@@ -263,11 +146,38 @@ class ExpectedSettings(Settings):
         gt=0,
         le=1,
     )
+    accuracy_structure_only: float | None = setting(
+        None,
+        "Discrete model: smallest accuracy of the structure alone, before any image is learned.",
+        gt=0,
+        le=1,
+    )
+    accuracy_at_2000: float | None = setting(
+        None, "Discrete model: smallest accuracy after 2,000 learned images.", gt=0, le=1
+    )
+    accuracy_at_10000: float | None = setting(
+        None, "Discrete model: smallest accuracy after 10,000 learned images.", gt=0, le=1
+    )
+    accuracy_confident_half: float | None = setting(
+        None,
+        "Discrete model: smallest accuracy on the half of the test images whose class is surest.",
+        gt=0,
+        le=1,
+    )
+    quantization_mse: float | None = setting(
+        0.003,
+        "Discrete model: largest error of preprocessed images rebuilt from their own outcomes.",
+        unit="1/pixel",
+        gt=0,
+    )
     source: str = setting("", "Where these numbers come from.")
 
 
-MODELLED = ("seed", "data", "specification")
+MODELLED = ("model", "seed", "data", "specification")
 TRAINED = (*MODELLED, "training")
+STRUCTURED = (*MODELLED, "structure")
+COUNTED = (*STRUCTURED, "counting")
+FURTHER = ("execution", "generation", "active", "expected")
 
 
 class RunSettings(config.RunSettings):
@@ -283,25 +193,40 @@ class RunSettings(config.RunSettings):
         "query": (*TRAINED, "active"),
         "compare": MODELLED,
         "analyze": ("data", "expected"),
+        "spm_render": STRUCTURED,
+        "spm_train": COUNTED,
+        "spm_execute": (*COUNTED, "execution"),
+        "spm_generate": (*COUNTED, "generation"),
+        "spm_query": (*COUNTED, "active"),
+        "spm_compare": STRUCTURED,
+        "spm_analyze": ("data", "expected"),
+        "contrast": ("model", "data", "structure"),
     }
-    matched_sections: ClassVar = ("data", "training", "active")
-    verdict_sections: ClassVar = (
-        *TRAINED,
-        *("execution", "inspection", "generation", "active", "expected"),
-    )
+    matched_sections: ClassVar = ("model", "data", "training", "active", "structure", "counting")
+    verdict_sections: ClassVar = (*TRAINED, "structure", "counting", "inspection", *FURTHER)
     further_rules: ClassVar = (
         "plot",
         *(f"plot_{what}" for what in ("matrices", "reconstructions", "snapshots", "activations")),
         *(f"plot_{what}" for what in ("features", "representation", "errors", "digits")),
         *(f"plot_{what}" for what in ("robustness", "confusion", "active", "baselines")),
+        "plot_free_energy",
+        *(f"spm_plot_{what}" for what in ("learning", "structure", "confidence")),
     )
 
+    model: Literal["continuous", "spm"] = setting(
+        "continuous",
+        "continuous: a trained network; spm: discrete states learned from exemplars, and counts.",
+    )
     seed: int = setting(0, "Seed of all randomness of the run.", ge=0)
     data: DataSettings = setting(DataSettings(), "The images.")
     specification: tuple[str, ...] = setting(
         GNN_FILES, "The GNN files that specify the model, the most general first.", min_length=1
     )
     training: RGMTraining = setting(RGMTraining(), "How the network is trained.")
+    structure: StructureSettings = setting(
+        StructureSettings(), "Where the discrete model's states come from."
+    )
+    counting: CountingSettings = setting(CountingSettings(), "How the discrete model learns.")
     execution: ExecutionSettings = setting(ExecutionSettings(), "Inference on the test set.")
     inspection: InspectionSettings = setting(InspectionSettings(), "A look at the states.")
     generation: GenerationSettings = setting(GenerationSettings(), "Digits drawn from the model.")
@@ -311,22 +236,56 @@ class RunSettings(config.RunSettings):
     @property
     def products(self) -> tuple[str, ...]:
         """The files that the run ends in."""
-        files = ["settings.json", "specification.gnn", "matrices.h5", "model.pt", "history.h5"]
-        files += [f"{name}.h5" for name in ("calibration", "inference", "states", "digits")]
-        files += ["active.h5", "baselines.h5", "analysis.json", "verdict.json"]
-        drawn = [f"{figure}.{suffix}" for figure in FIGURES for suffix in ("pdf", "png")]
-        return (*files, *drawn)
+        files = PRODUCTS if self.model == "continuous" else DISCRETE_PRODUCTS
+        figures = FIGURES if self.model == "continuous" else DISCRETE_FIGURES
+        drawn = [f"{figure}.{suffix}" for figure in figures for suffix in ("pdf", "png")]
+        return ("settings.json", "specification.gnn", *files, "verdict.json", *drawn)
+
+    @property
+    def sweep_products(self) -> tuple[str, ...]:
+        """The files that a sweep ends in, beside its summary."""
+        return tuple(f"models.{suffix}" for suffix in ("csv", "md", "pdf", "png"))
+
+    @property
+    def n_exemplars(self) -> int:
+        """Exemplars of all classes together, of the discrete model."""
+        return N_CLASSES * self.structure.n_exemplars
 
     def misfit(self) -> str | None:
+        """Parts of the settings must fit the number of images."""
+        active, n_train = self.active, self.data.n_train
+        if self.data.part == "train" and n_train > N_TRAINING:
+            return (
+                f"data.n_train ({n_train}) exceeds the {N_TRAINING} images that are not for "
+                "validation; data.part: official has more."
+            )
+        if active.n_pool > n_train:
+            return f"active.n_pool ({active.n_pool}) exceeds data.n_train ({n_train})."
+        return self._misfit_of_counts() if self.model == "spm" else self._misfit_of_batches()
+
+    def _misfit_of_counts(self) -> str | None:
+        if self.n_exemplars >= self.data.n_train:
+            return (
+                f"structure.n_exemplars ({self.structure.n_exemplars} of each of {N_CLASSES} "
+                f"classes) leaves no image of data.n_train ({self.data.n_train}) to learn."
+            )
+        return None
+
+    def _misfit_of_batches(self) -> str | None:
         """Batches must fit the training images, the pool too."""
         n_train = self.data.n_train
+        if self.data.part != "train":
+            return "data.part: official leaves no images for validation, which training needs."
+        if n_train < LEAST_TRAINING:
+            return (
+                f"data.n_train ({n_train}): the continuous model learns from at least "
+                f"{LEAST_TRAINING} images."
+            )
         if self.training.batch_size > n_train:
             return (
                 f"training.batch_size ({self.training.batch_size}) exceeds data.n_train "
                 f"({n_train}): there would be no full batch."
             )
-        if self.active.n_pool > n_train:
-            return f"active.n_pool ({self.active.n_pool}) exceeds data.n_train ({n_train})."
         if self.training.batch_size > self.active.n_pool:
             return (
                 f"training.batch_size ({self.training.batch_size}) exceeds active.n_pool "
@@ -341,6 +300,11 @@ class RunSettings(config.RunSettings):
         return None
 
 
+PRODUCTS = (
+    *("matrices.h5", "model.pt", "history.h5"),
+    *(f"{name}.h5" for name in ("calibration", "inference", "states", "digits")),
+    *("active.h5", "baselines.h5", "analysis.json"),
+)
 FIGURES = (
     *(f"matrices_{what}" for what in ("heatmaps", "spectra", "distributions", "conditions")),
     *("loss", "learning_rate", "reconstructions", "training_reconstructions", "activations"),
@@ -349,3 +313,13 @@ FIGURES = (
     *("active_learning", "comparison"),
 )
 """The figures of a run."""
+
+DISCRETE_PRODUCTS = (
+    *(f"{name}.h5" for name in ("structure", "counts", "history", "inference", "digits")),
+    *("active.h5", "baselines.h5", "analysis.json"),
+)
+DISCRETE_FIGURES = (
+    *("structure", "learning_curve", "confidence", "robustness", "restoration", "confusion"),
+    *("generated_digits", "interpolations", "active_learning"),
+)
+"""The figures of a run of the discrete model."""

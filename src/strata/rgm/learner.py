@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from strata.randomness import Generators
-from strata.rgm.config import ACTIVE_STD, N_CLASSES, RGMTraining
+from strata.rgm.config import ACTIVE_STD, N_CLASSES
 from strata.rgm.losses import (
     COMPONENTS,
     image_errors,
@@ -25,6 +25,7 @@ from strata.rgm.losses import (
     weighted,
 )
 from strata.rgm.model import HierarchicalModel
+from strata.rgm.network_settings import RGMTraining
 
 EVALUATION_BATCH = 1000
 

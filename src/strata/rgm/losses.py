@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from strata.rgm.config import LossSettings
 from strata.rgm.model import HierarchicalModel, States
+from strata.rgm.network_settings import LossSettings
 from strata.rgm.specification import PrecisionRule
 
 SMALLEST_SIZE = 1e-12  # of states that are all zero

@@ -38,20 +38,18 @@ COMPARED = ("generated/judged", "generated/judge_accuracy", "generated/diversity
 
 def inference_quantities(conditions: Mapping[str, Condition]) -> Quantities:
     """Return recognition, reconstruction and free energy under every condition."""
+    return {**answer_quantities(conditions), **relaxation_quantities(conditions)}
+
+
+def answer_quantities(conditions: Mapping[str, Condition]) -> Quantities:
+    """Return recognition and reconstruction under every condition, in both ways."""
     found: Quantities = {}
     for condition in conditions.values():
-        found |= _condition_quantities(condition)
-    rises = [
-        (each.free_energy_rise, np.abs(each.free_energy).max()) for each in conditions.values()
-    ]
-    found["largest_free_energy_rise"] = quantity(max(rise for rise, _ in rises), None, "nats")
-    found["largest_relative_free_energy_rise"] = quantity(
-        max(float(rise / scale) if scale > 0 else rise for rise, scale in rises), None, "1"
-    )
+        found |= _answers_under(condition)
     return found | _recognition_of_clean_images(conditions[CLEAN])
 
 
-def _condition_quantities(condition: Condition) -> Quantities:
+def _answers_under(condition: Condition) -> Quantities:
     name, found = condition.name, {}
     for way in WAYS:
         answers = getattr(condition, way)
@@ -62,12 +60,36 @@ def _condition_quantities(condition: Condition) -> Quantities:
     for level in range(condition.n_levels):
         drop = relative_drop(condition.amortised.mse[level], condition.inferred.mse[level])
         found[f"{name}_mse_drop_level{level}"] = quantity(*drop, "1")
-    if condition.known or condition.damage == CLEAN:  # elsewhere pixels lose precision on the way
-        fall = condition.free_energy_recognized - float(condition.free_energy[-1])
-        found[f"{name}_free_energy_fall"] = quantity(fall, None, "nats")
-    iterations = mean_estimate(condition.iterations.astype(float))
-    found[f"{name}_iterations"] = quantity(*iterations, "iterations")
     return found
+
+
+def relaxation_quantities(conditions: Mapping[str, Condition]) -> Quantities:
+    """Return how far the free energy falls, in how many iterations, and its largest rises."""
+    found: Quantities = {}
+    for name, condition in conditions.items():
+        # Elsewhere pixels lose precision on the way.
+        if condition.known or condition.damage == CLEAN:
+            fall = condition.free_energy_recognized - float(condition.free_energy[-1])
+            found[f"{name}_free_energy_fall"] = quantity(fall, None, "nats")
+        iterations = mean_estimate(condition.iterations.astype(float))
+        found[f"{name}_iterations"] = quantity(*iterations, "iterations")
+    rise, relative_rise = largest_rises(conditions)
+    found["largest_free_energy_rise"] = quantity(rise, None, "nats")
+    found["largest_relative_free_energy_rise"] = quantity(relative_rise, None, "1")
+    return found
+
+
+def largest_rises(conditions: Mapping[str, Condition]) -> tuple[float, float]:
+    """Return the largest rise of F of any image in nats, and relative to the mean F.
+
+    The mean F is that of the condition where it is largest along the way.
+    """
+    rises = [
+        (each.free_energy_rise, float(np.abs(each.free_energy).max()))
+        for each in conditions.values()
+    ]
+    relative = (rise / scale if scale > 0 else rise for rise, scale in rises)
+    return max(rise for rise, _ in rises), max(relative)
 
 
 def _recognition_of_clean_images(condition: Condition) -> Quantities:

@@ -22,6 +22,8 @@ STRATEGIES = {  # in the order of the legend
     "entropy": (COLORS["blue"], "--"),
     "margin": (COLORS["orange"], "-."),
     "mutual_information": (COLORS["green"], ":"),
+    "information_gain": (COLORS["sky"], (0, (3, 1, 1, 1))),
+    "evidence": (COLORS["purple"], (0, (1, 1))),
     "diversity": (COLORS["vermilion"], (0, (5, 1, 1, 1, 1, 1))),
 }
 
@@ -47,7 +49,7 @@ def active_learning(active: Mapping[str, np.ndarray]) -> Figure:
     best = float(active["all_labels_accuracy"])
     course.axhline(best, label=f"all labels: {best:.4f}", **EXACT_LINE)
     course.set_ylabel("accuracy")
-    course.legend(loc="lower right", handlelength=3)
+    course.legend(loc="best", handlelength=3)
     advantage.axhline(0.0, color="0.45", linewidth=0.8, zorder=0)
     advantage.set(xlabel="number of labels", ylabel="gain over\nrandom choice")
     advantage.margins(x=0.0)

@@ -19,12 +19,13 @@ from strata.config import read_settings
 from strata.devices import set_threads
 from strata.randomness import Generators
 from strata.rgm.acquisition import ACQUISITIONS, exploration_rates, select
-from strata.rgm.config import N_TEST, ActiveSettings, RGMTraining, RunSettings
+from strata.rgm.config import N_TEST, ActiveSettings, RunSettings
 from strata.rgm.factors import Mixture
 from strata.rgm.few_labels import drawn_means, fit_few
 from strata.rgm.inputs import build_model, load_images
 from strata.rgm.learner import ImageLearner, LabelledImages
 from strata.rgm.model import HierarchicalModel
+from strata.rgm.network_settings import RGMTraining
 from strata.stages import run_stage, stage_arguments
 
 DRAWS = 10  # of the class means, for the mutual information
