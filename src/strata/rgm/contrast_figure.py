@@ -29,7 +29,7 @@ Looks = tuple[tuple[str, str], ...]  # colour and shape
 
 HEIGHT, DAMAGES_HEIGHT = 2.5, 1.9  # inches, of the rows of panels
 LEGEND_HEIGHT = 0.2  # of a line
-LEGEND_COLUMNS = 3
+MOST_COLUMNS, LEGEND_LETTERS = 3, 90  # of the legend; letters beside each other in all its columns
 MOST_PLAIN_RANGE = 1e2  # of a log axis with ticks at 1, 2, 5; beyond, powers of ten are enough
 LABEL_WIDTH = 26  # letters
 CURVE: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.8, "zorder": 1}
@@ -87,7 +87,9 @@ def models(rows: Sequence[Row]) -> Figure:
     """Return the figure; damages that no run was tested under have no panel."""
     found = series_of(rows)
     damages = [name for name in DAMAGE_KINDS if any(_severities(row, name) for row in rows)]
-    legend_height = LEGEND_HEIGHT * -(-len(found) // LEGEND_COLUMNS)
+    longest = max(len(one.label) for one in found)
+    n_columns = min(max(LEGEND_LETTERS // longest, 1), MOST_COLUMNS)
+    legend_height = LEGEND_HEIGHT * -(-len(found) // n_columns)
     heights = [HEIGHT, DAMAGES_HEIGHT] if damages else [HEIGHT]
     figure = plt.figure(figsize=(PAGE_WIDTH, sum(heights) + legend_height))
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -104,7 +106,7 @@ def models(rows: Sequence[Row]) -> Figure:
     for letter, panel in zip(string.ascii_lowercase, panels, strict=False):
         panel.set_title(f"({letter})", loc="left")
     marks = [Line2D([], [], label=one.label, markersize=4, **one.style) for one in found]
-    figure.legend(handles=marks, loc="outside lower center", ncols=LEGEND_COLUMNS, handlelength=3)
+    figure.legend(handles=marks, loc="outside lower center", ncols=n_columns, handlelength=3)
     return figure
 
 
