@@ -255,12 +255,12 @@ LABELS = drawn()["labels"]
     (
         "images",
         {key: array[:-1] for key, array in drawn().items()},
-        "images.h5 holds 199 such images; 200 were asked for",
+        "images.h5 holds 199 test images; 200 were asked for",
     ),
     (
         "images",
         {key: array[N_OTHER + 1 :] for key, array in drawn().items()},
-        "images.h5 holds 999 such images; 1000 were asked for",
+        "images.h5 holds 999 training images; 1000 were asked for",
     ),
 ])  # fmt: skip
 def test_a_file_that_does_not_fit_is_one_sentence(

@@ -484,7 +484,5 @@ def test_what_does_not_exist_is_refused() -> None:
         learner.learn(wrong, 0)
     with pytest.raises(ValueError, match="from 0 to 3; got 4"):
         learner.information_gain(wrong)
-    with pytest.raises(ValueError, match=r"one image at least; got 0\.5"):
-        data.learner(horizon=0.5)
     assert isinstance(learner.counts.hierarchy, Hierarchy)
     assert learner.n_learned == 0

@@ -86,16 +86,7 @@ class CountLearner:
     """
 
     def __init__(self, counts: Counts, settings: CountingSettings, n_learned: int = 0) -> None:
-        """Go on with counts that were settled after `n_learned` images.
-
-        Raises:
-            ValueError: a horizon below one image.
-        """
-        if settings.horizon is not None and settings.horizon < 1:
-            raise ValueError(
-                f"The horizon must be one image at least; got {settings.horizon}. Take more, or "
-                "none to forget nothing."
-            )
+        """Go on with counts that were settled after `n_learned` images."""
         self.counts, self.settings, self.n_learned = counts, settings, n_learned
         self._is_mode = counts.hierarchy.is_mode
         self._padding = [_padding(is_state) for is_state in counts.hierarchy.is_state]
