@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from strata import config
-from strata.config import Settings, setting
+from strata.config import Settings, canonical, setting
 from strata.rgm.discrete_settings import CountingSettings, StructureSettings
 from strata.rgm.network_settings import RGMTraining
 
@@ -203,7 +203,7 @@ class RunSettings(config.RunSettings):
         "contrast": ("model", "data", "structure"),
     }
     matched_sections: ClassVar = ("model", "data", "training", "active", "structure", "counting")
-    verdict_sections: ClassVar = (*TRAINED, "structure", "counting", "inspection", *FURTHER)
+    verdict_sections: ClassVar = (*TRAINED, "inspection", *FURTHER)
     further_rules: ClassVar = (
         "plot",
         *(f"plot_{what}" for what in ("matrices", "reconstructions", "snapshots", "activations")),
@@ -232,6 +232,12 @@ class RunSettings(config.RunSettings):
     generation: GenerationSettings = setting(GenerationSettings(), "Digits drawn from the model.")
     active: ActiveSettings = setting(ActiveSettings(), "Active learning of the classes.")
     expected: ExpectedSettings = setting(ExpectedSettings(), "What the verdict asks for.")
+
+    def verdict_json(self) -> str:
+        """Return what the verdict depends on: what the stages of this model read."""
+        if self.model == "continuous":
+            return super().verdict_json()
+        return canonical(self.model_dump(mode="json", include={*COUNTED, *FURTHER}))
 
     @property
     def products(self) -> tuple[str, ...]:
