@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from strata.errors import UserError
 from strata.plotting import (
     COLORS,
+    DECIMALS_OF_PLACES,
     EXACT_LINE,
     STYLE,
     plain_log_axis,
     save_figure,
+    settled,
     stacked_panels,
     styled,
 )
@@ -139,3 +141,18 @@ def test_colours_are_told_apart() -> None:
 if __name__ == "__main__":  # the other process of the test above
     for content in saved(Path(sys.argv[1])):
         print(hashlib.sha256(content).hexdigest())
+
+
+def test_figures_within_a_figure_are_settled_too() -> None:
+    """Their places have the solver's noise as well, and all that is in them moves with it."""
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(5, 3))
+        outer = figure.subfigures(1, 2, width_ratios=[1.0, 1.37])
+        inner = outer[1].subfigures(2, 1, height_ratios=[1.0, 2.3])
+        for part in (outer[0], *inner):
+            part.subplots().set_title("a title")
+    settled(figure)
+    for part in (*outer, *inner):
+        places = part.bbox_relative.get_points()
+        np.testing.assert_array_equal(places, places.round(DECIMALS_OF_PLACES))
+    plt.close(figure)

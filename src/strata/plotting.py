@@ -6,7 +6,7 @@ by colour-blind readers; the exact answer is always the dashed black line. Equal
 
 import functools
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from strata.artifacts import written_beside
@@ -103,7 +103,7 @@ def plain_log_axis(panel: Axes, which: Literal["x", "y"] = "y") -> None:
 
 
 def settled(figure: Figure) -> Figure:
-    """Lay the figure out, round the places of its axes and titles, and keep them.
+    """Lay the figure out, round the places of its parts, axes and titles, and keep them.
 
     The solver of matplotlib's constrained layout does not add in the same order each time. What
     differs is rounding noise, but a PDF shows it, for example as an offset of `-0` instead of `0`.
@@ -111,6 +111,9 @@ def settled(figure: Figure) -> Figure:
     with plt.rc_context(STYLE):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for part in _parts(figure):
+        place = part.bbox_relative
+        place.set_points(place.get_points().round(DECIMALS_OF_PLACES))
     for axes in figure.axes:
         left, bottom, width, height = axes.get_position(original=True).bounds
         axes.set_position(
@@ -120,6 +123,13 @@ def settled(figure: Figure) -> Figure:
         x, y = text.get_position()
         text.set_position((_rounded(x), _rounded(y)))
     return figure
+
+
+def _parts(figure: FigureBase) -> Iterator[SubFigure]:
+    """Yield the figures within a figure, the outer ones first."""
+    for part in figure.subfigs:
+        yield part
+        yield from _parts(part)
 
 
 def _rounded(place: float) -> float:

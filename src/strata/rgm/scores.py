@@ -107,9 +107,14 @@ def calibration_error(
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = predicted_classes(probabilities) == labels
-    number = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    number = calibration_bin(confidence, n_bins)
     excess = np.bincount(number, weights=right - confidence, minlength=n_bins)
     return float(np.abs(excess).sum() / len(labels))
+
+
+def calibration_bin(confidence: Float[np.ndarray, " image"], n_bins: int) -> Labels:
+    """Return the bin of each confidence, of bins of equal width on (0, 1]."""
+    return np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
 
 
 def class_distance(

@@ -497,11 +497,11 @@ def test_a_file_of_another_seed_is_refused(
         {"clean/log_evidence_exact": None},
         "inference.h5 holds no clean/log_evidence_exact",
     ),
-    ("inference", {"clean/log_evidence": np.zeros(7)}, "found 7 in the shape (7,)"),
+    ("inference", {"clean/log_evidence": np.zeros(7)}, "each of 200 images; got 7 of 7"),
     (
         "inference",
         {"clean/log_evidence_exact": np.full(N, math.nan)},
-        "expected 200 numbers in clean/log_evidence_exact; found 0",
+        "clean/log_evidence_exact for each of 200 images; got 0 of 200",
     ),
     ("digits", {"generated": None}, "digits.h5 holds no generated"),
     ("active", {"accuracy/random": None}, "active.h5 holds no accuracy/random"),

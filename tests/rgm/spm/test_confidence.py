@@ -8,13 +8,11 @@ import pytest
 from scipy import stats
 
 from strata.rgm.spm.confidence import (
-    CONFIDENCES,
     confident_accuracy,
     margins,
     risk_area,
     risk_coverage,
 )
-from strata.rgm.spm.messages import Beliefs
 
 
 def sorted_by_hand(confidence: np.ndarray, right: np.ndarray) -> list[float]:
@@ -99,13 +97,6 @@ def test_margins_are_between_the_best_two_classes() -> None:
 def test_margins_tell_certainties_apart_and_may_be_infinite() -> None:
     log_p = np.array([[0, -40, -50], [0, -41, -50], [0, -np.inf, -np.inf]], np.float32)
     np.testing.assert_array_equal(margins(log_p), [40, 41, np.inf])
-
-
-def test_the_confidences_of_beliefs_are_their_margin_and_their_evidence() -> None:
-    log_p = np.log(np.array([[0.75, 0.25], [0.5, 0.5]], np.float32))
-    beliefs = Beliefs((), log_p, np.array([-3.0, -4.0]))
-    np.testing.assert_allclose(CONFIDENCES["margin"](beliefs), [math.log(3), 0], rtol=1e-6)
-    np.testing.assert_array_equal(CONFIDENCES["evidence"](beliefs), [-3, -4])
 
 
 def test_what_has_no_curve_is_refused() -> None:

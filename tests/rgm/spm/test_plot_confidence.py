@@ -15,7 +15,8 @@ from matplotlib.patches import StepPatch
 from strata.artifacts import write_h5
 from strata.rgm.conditions import WAYS, read_conditions
 from strata.rgm.scores import calibration_error
-from strata.rgm.spm.plot_confidence import confidence, main, read_log_evidence, reliability
+from strata.rgm.spm.confidence import read_log_evidence
+from strata.rgm.spm.plot_confidence import confidence, main, reliability
 from strata.stages import run_stage
 
 N = 400

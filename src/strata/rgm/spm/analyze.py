@@ -9,8 +9,6 @@ one standard error. Imports no torch.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from strata.artifacts import read_h5, settings_behind
 from strata.config import read_settings
 from strata.errors import UserError
@@ -24,7 +22,7 @@ from strata.rgm.analyze import (
     judged_digits,
     write_findings,
 )
-from strata.rgm.conditions import CLEAN, Condition, read_conditions
+from strata.rgm.conditions import CLEAN, read_conditions
 from strata.rgm.config import ExpectedSettings, RunSettings
 from strata.rgm.measurements import (
     LABELLED,
@@ -34,6 +32,7 @@ from strata.rgm.measurements import (
     generation_quantities,
     labelling_quantities,
 )
+from strata.rgm.spm.confidence import read_log_evidence
 from strata.rgm.spm.measurements import (
     EVALUATED,
     STRUCTURE,
@@ -47,10 +46,6 @@ from strata.stages import run_stage, stage_arguments
 from strata.verdicts import Check
 
 INPUTS = ("structure", "history", "inference", "digits", "active", "baselines")
-LOG_EVIDENCE = {  # way -> dataset; the first is what the published messages make of it
-    "amortised": f"{CLEAN}/log_evidence",
-    "inferred": f"{CLEAN}/log_evidence_exact",
-}
 ROUNDING = 1e-5  # of sums over a thousand terms in single precision
 BOUND = "F >= -ln p(o) for all beliefs; rounding is allowed"
 
@@ -158,14 +153,15 @@ def run_quantities(inputs: Mapping[str, Path], n_validation: int) -> dict[str, Q
     structure = read_h5(inputs["structure"], *STRUCTURE)
     history = _history(inputs["history"], n_levels(structure))
     conditions = read_conditions(inputs["inference"])
-    log_evidence = _log_evidence(inputs["inference"], conditions[CLEAN])
+    clean = conditions[CLEAN]
+    log_evidence = read_log_evidence(inputs["inference"], len(clean.labels))
     digits, baselines = judged_digits(inputs["digits"], inputs["baselines"])
     return {
         **structure_quantities(structure),
         **learning_quantities(history, n_validation),
         **answer_quantities(conditions),
         **evidence_quantities(conditions),
-        **confidence_quantities(conditions[CLEAN], log_evidence),
+        **confidence_quantities(clean, log_evidence),
         **generation_quantities(digits, baselines),
         **labelling_quantities(read_h5(inputs["active"], *LABELLED)),
         **baseline_quantities(baselines),
@@ -188,18 +184,6 @@ def _history(path: Path, levels: int) -> Arrays:
                 "one run."
             )
     return history
-
-
-def _log_evidence(path: Path, clean: Condition) -> dict[str, np.ndarray]:
-    arrays = read_h5(path, *LOG_EVIDENCE.values())
-    found = {way: arrays[name] for way, name in LOG_EVIDENCE.items()}
-    for way, values in found.items():
-        if values.shape != clean.labels.shape or not np.isfinite(values).all():
-            raise UserError(
-                f"{path}: expected {len(clean.labels)} numbers in {LOG_EVIDENCE[way]}; found "
-                f"{np.isfinite(values).sum()} in the shape {values.shape}; run the inference again."
-            )
-    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,13 +12,20 @@ arXiv:1805.08206, for the area under the curve.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
+from strata.artifacts import read_h5
+from strata.errors import UserError
+from strata.rgm.conditions import CLEAN
 from strata.rgm.scores import Estimate
-from strata.rgm.spm.messages import Beliefs
+
+LOG_EVIDENCE = {  # way -> dataset; the first is what the published messages make of it
+    "amortised": f"{CLEAN}/log_evidence",
+    "inferred": f"{CLEAN}/log_evidence_exact",
+}
 
 Confidence = Float[np.ndarray, " image"]
 Right = Bool[np.ndarray, " image"]
@@ -39,19 +46,21 @@ def margins(log_classes: Float[np.ndarray, "image class"]) -> Confidence:
     return best[:, 1] - best[:, 0]
 
 
-def _margin(beliefs: Beliefs) -> Confidence:
-    return margins(beliefs.log_classes)
+def read_log_evidence(path: Path, n_images: int) -> dict[str, Confidence]:
+    """Return the log evidence of clean images in nats, by way, from an `inference.h5`.
 
-
-def _evidence(beliefs: Beliefs) -> Confidence:
-    return beliefs.log_evidence
-
-
-CONFIDENCES: Mapping[str, Callable[[Beliefs], Confidence]] = {
-    "margin": _margin,
-    "evidence": _evidence,
-}
-"""Confidences by name: of the class, and of the image as a whole (the published one)."""
+    Raises:
+        UserError: the file holds none, or not one finite number for every image.
+    """
+    arrays = read_h5(path, *LOG_EVIDENCE.values())
+    for dataset in LOG_EVIDENCE.values():
+        values = arrays[dataset]
+        if values.shape != (n_images,) or not np.isfinite(values).all():
+            raise UserError(
+                f"{path}: expected a finite number in {dataset} for each of {n_images} images; got "
+                f"{np.isfinite(values).sum()} of {values.size}; run the inference again."
+            )
+    return {way: arrays[dataset].astype(np.float64) for way, dataset in LOG_EVIDENCE.items()}
 
 
 def risk_coverage(

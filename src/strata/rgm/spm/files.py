@@ -18,6 +18,7 @@ from strata.errors import UserError
 from strata.rgm.config import N_CLASSES, DataSettings, RunSettings
 from strata.rgm.spm.counts import Counts
 from strata.rgm.spm.front_end import FrontEnd
+from strata.rgm.spm.preprocessing import preprocess
 from strata.rgm.spm.specification import DiscreteSpecification
 from strata.rgm.spm.structure import Structure, learn_structure
 
@@ -67,6 +68,26 @@ def _first(
     if len(images) < n:
         raise UserError(f"{holds.format(len(images))}; {n} were asked for.")
     return images[:n], labels[:n].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Outcomes of images, and their classes."""
+
+    outcomes: Outcomes
+    labels: Integer[np.ndarray, " image"]
+
+    @classmethod
+    def of(
+        cls,
+        images: Images,
+        labels: Labels,
+        front_end: FrontEnd,
+        specification: DiscreteSpecification,
+    ) -> "Digits":
+        """Return images as the model sees them."""
+        outcomes = front_end.outcomes(preprocess(images, specification))
+        return cls(outcomes, labels.astype(np.int64))
 
 
 @dataclass(frozen=True)

@@ -76,39 +76,6 @@ class Hierarchy:
         of_groups = outcomes[..., self.members[0], :]
         return of_groups.reshape(*outcomes.shape[:-2], *self.is_modality.shape)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return everything as named arrays, for a file."""
-        return {
-            **{f"members_level{level}": array for level, array in enumerate(self.members)},
-            **{f"n_states_level{level}": array for level, array in enumerate(self.n_states)},
-            "is_mode": self.is_mode,
-            "n_bins": np.array(self.n_bins),
-            "n_classes": np.array(self.n_classes),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> "Hierarchy":
-        """Return the hierarchy that `arrays` was made from; other names are left alone.
-
-        Raises:
-            ValueError: an array is missing.
-        """
-        n_levels = sum(name.startswith("members_level") for name in arrays)
-        named = [f"{kind}_level{i}" for kind in ("members", "n_states") for i in range(n_levels)]
-        missing = sorted({*named, "is_mode", "n_bins", "n_classes"} - set(arrays))
-        if missing or n_levels == 0:
-            raise ValueError(
-                f"A hierarchy needs the array {[*missing, 'members_level0'][0]}, and there is "
-                "none; write the file again."
-            )
-        return cls(
-            members=tuple(arrays[f"members_level{level}"] for level in range(n_levels)),
-            n_states=tuple(arrays[f"n_states_level{level}"] for level in range(n_levels)),
-            is_mode=arrays["is_mode"].astype(bool),
-            n_bins=int(arrays["n_bins"]),
-            n_classes=int(arrays["n_classes"]),
-        )
-
 
 @dataclass(frozen=True)
 class Likelihoods:

@@ -13,7 +13,6 @@ torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,21 +20,24 @@ from jaxtyping import Float, Integer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from strata.artifacts import read_h5
-from strata.errors import UserError
 from strata.plotting import COLORS, EXACT_LINE, PAGE_WIDTH, save_figure, styled
 from strata.rgm.conditions import CLEAN, WAYS, Answers, read_conditions
-from strata.rgm.scores import CALIBRATION_BINS, calibration_error, predicted_classes
-from strata.rgm.spm.confidence import confident_accuracy, margins, risk_coverage
+from strata.rgm.scores import (
+    CALIBRATION_BINS,
+    calibration_bin,
+    calibration_error,
+    predicted_classes,
+)
+from strata.rgm.spm.confidence import confident_accuracy, margins, read_log_evidence, risk_coverage
 from strata.stages import run_stage, stage_arguments
 
 HEIGHT = 2.9  # inches
 HALF = 0.5
 LEAST_COVERAGE = 0.02  # below, few images decide
 N_POINTS = 300  # of a curve
-WAY_STYLES = {  # name in words, dataset of its log evidence, colour, marker
-    "amortised": ("amortised", f"{CLEAN}/log_evidence", COLORS["blue"], "o"),
-    "inferred": ("exact", f"{CLEAN}/log_evidence_exact", COLORS["vermilion"], "s"),
+WAY_STYLES = {  # name in words, colour, marker
+    "amortised": ("amortised", COLORS["blue"], "o"),
+    "inferred": ("exact", COLORS["vermilion"], "s"),
 }
 RANKINGS = {"margin": "-", "log evidence": "--"}
 
@@ -66,7 +68,7 @@ def reliability(
     """Return mean confidence and accuracy in bins of equal width on (0, 1]."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = predicted_classes(probabilities) == labels
-    number = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    number = calibration_bin(confidence, n_bins)
     counts, confident, correct = (
         np.bincount(number, weights=weights, minlength=n_bins)
         for weights in (None, confidence, right)
@@ -121,7 +123,7 @@ def _draw_reliability(
     probabilities: Float[np.ndarray, "image class"],
     labels: Labels,
 ) -> None:
-    words, _, color, marker = WAY_STYLES[way]
+    words, color, marker = WAY_STYLES[way]
     found = reliability(probabilities, labels)
     panel.errorbar(
         found.confidence,
@@ -146,7 +148,7 @@ def _draw_selective(
     log_evidence: PerImage,
 ) -> None:
     """Draw the accuracy of the most confident images, ranked in both ways."""
-    words, _, color, marker = WAY_STYLES[way]
+    words, color, marker = WAY_STYLES[way]
     right = predicted_classes(probabilities) == labels
     with np.errstate(divide="ignore"):
         log_classes = np.log(probabilities.astype(np.float64))
@@ -159,24 +161,6 @@ def _draw_selective(
         label = f"{name},\n{words}: {on_half:.4f}"
         panel.plot(coverage[shown], share[shown], color=color, linestyle=linestyle, label=label)
         panel.plot(HALF, on_half, color=color, marker=marker, markersize=3.5)
-
-
-def read_log_evidence(path: Path, n_images: int) -> dict[str, PerImage]:
-    """Return the log evidence of clean images in nats, by way.
-
-    Raises:
-        UserError: the file holds none, or not one finite number for every image.
-    """
-    datasets = {way: dataset for way, (_, dataset, _, _) in WAY_STYLES.items()}
-    arrays = read_h5(path, *datasets.values())
-    for dataset in datasets.values():
-        values = arrays[dataset]
-        if values.shape != (n_images,) or not np.isfinite(values).all():
-            raise UserError(
-                f"{path}: expected a finite number in {dataset} for each of {n_images} images; got "
-                f"{np.isfinite(values).sum()} of {values.size}; run the inference again."
-            )
-    return {way: arrays[dataset].astype(np.float64) for way, dataset in datasets.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

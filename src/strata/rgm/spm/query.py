@@ -7,7 +7,6 @@ of the official test images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,17 @@ from strata.rgm.spm import selection
 from strata.rgm.spm.counts import Counts
 from strata.rgm.spm.exemplars import choose
 from strata.rgm.spm.files import (
+    Digits,
     Exemplars,
-    Labels,
-    Outcomes,
     other_images,
     read_structure,
     refuse_rare_classes,
     training_images,
 )
 from strata.rgm.spm.front_end import FrontEnd
+from strata.rgm.spm.hierarchy import Likelihoods
 from strata.rgm.spm.learning import CountLearner
-from strata.rgm.spm.messages import infer
-from strata.rgm.spm.preprocessing import preprocess
+from strata.rgm.spm.messages import Scheme, infer
 from strata.rgm.spm.selection import SCORES, Pool
 from strata.rgm.spm.specification import read_discrete_specification
 from strata.stages import run_stage, stage_arguments
@@ -39,18 +37,9 @@ from strata.stages import run_stage, stage_arguments
 N_LOOKED_AT = 300
 
 
-@dataclass(frozen=True)
-class Digits:
-    """Outcomes of images, and their classes."""
-
-    outcomes: Outcomes
-    labels: Labels
-
-
-def accuracy(learner: CountLearner, digits: Digits) -> float:
+def accuracy(likelihoods: Likelihoods, digits: Digits, messages: Scheme) -> float:
     """Return the share of images that are recognized."""
-    likelihoods = learner.counts.likelihoods()
-    beliefs = infer(likelihoods, digits.outcomes, messages=learner.settings.messages)
+    beliefs = infer(likelihoods, digits.outcomes, messages=messages)
     return float((beliefs.log_classes.argmax(1) == digits.labels).mean())
 
 
@@ -79,26 +68,23 @@ def accuracy_by_labels(
     active = settings.active
     free = np.ones(len(pool.labels), dtype=bool)
     free[first] = False
-    n_given = len(first)
-    accuracies = [accuracy(learner, test)]
-    while n_given < active.n_labels:
+    n_given, accuracies = len(first), []
+    messages = learner.settings.messages
+    while True:
+        likelihoods = learner.counts.likelihoods()
+        accuracies.append(accuracy(likelihoods, test, messages))
+        if n_given >= active.n_labels:
+            return accuracies
         rest = np.flatnonzero(free)
         looked_at = rng.choice(rest, min(N_LOOKED_AT, len(rest)), replace=False)
+        outcomes = pool.outcomes[looked_at]
+        unlabelled = Pool(outcomes, infer(likelihoods, outcomes, messages=messages), learner)
         n = min(active.n_query, active.n_labels - n_given, len(looked_at))
-        scores = SCORES[strategy](_seen(learner, pool.outcomes[looked_at]), rng)
-        picks = looked_at[selection.choose(scores, n)]
+        picks = looked_at[selection.choose(SCORES[strategy](unlabelled, rng), n)]
         for pick in picks:
             learner.learn(pool.outcomes[pick], int(pool.labels[pick]))
         free[picks] = False
         n_given += n
-        accuracies.append(accuracy(learner, test))
-    return accuracies
-
-
-def _seen(learner: CountLearner, outcomes: Outcomes) -> Pool:
-    """Return images without labels, and what the learner makes of them."""
-    likelihoods = learner.counts.likelihoods()
-    return Pool(outcomes, infer(likelihoods, outcomes, messages=learner.settings.messages), learner)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,12 +98,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     specification = read_discrete_specification([arguments.specification])
     front_end, _ = read_structure(arguments.structure, settings, specification)
 
-    def digits(images: np.ndarray, labels: np.ndarray) -> Digits:
-        return Digits(front_end.outcomes(preprocess(images, specification)), labels)
-
     images, labels = training_images(arguments.images, settings.data)
-    pool = digits(images[: active.n_pool], labels[: active.n_pool])
-    test = digits(*other_images(arguments.images, "test", N_TEST))
+    images, labels = images[: active.n_pool], labels[: active.n_pool]
+    pool = Digits.of(images, labels, front_end, specification)
+    test = Digits.of(*other_images(arguments.images, "test", N_TEST), front_end, specification)
     refuse_rare_classes(pool.labels, active.n_initial, "active.n_initial", "the pool")
     firsts = [
         choose(pool.outcomes, pool.labels, active.n_initial, "random", _generator(settings, 0, r))
@@ -156,7 +140,7 @@ def _of_all(
     learner = beginner(first, pool, front_end, settings)
     for index in np.setdiff1d(np.arange(len(pool.labels)), first):
         learner.learn(pool.outcomes[index], int(pool.labels[index]))
-    return accuracy(learner, test)
+    return accuracy(learner.counts.likelihoods(), test, learner.settings.messages)
 
 
 if __name__ == "__main__":

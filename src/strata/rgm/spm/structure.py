@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
-from strata.rgm.spm.hierarchy import Arrays, Hierarchy, pyramid
+from strata.rgm.spm.hierarchy import Hierarchy, pyramid
 
 
 @dataclass(frozen=True)
@@ -34,38 +34,6 @@ class Structure:
     above: tuple[Float[np.ndarray, "_ 4 _ _"], ...]
     classes: Float[np.ndarray, "top class"]
     states: tuple[Integer[np.ndarray, "_ _"], ...]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return everything as named arrays, for a file; counts of 0 or 1 as bytes."""
-        arrays = {
-            "structure_level0": self.outcomes,
-            **{f"structure_level{level}": array for level, array in enumerate(self.above, 1)},
-            "structure_class": self.classes,
-        }
-        return {
-            **self.hierarchy.arrays(),
-            **{name: array.astype(np.uint8) for name, array in arrays.items()},
-            **{f"states_level{level}": array for level, array in enumerate(self.states)},
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> "Structure":
-        """Return the structure that `arrays` was made from; other names are left alone.
-
-        Raises:
-            ValueError: an array is missing.
-        """
-        hierarchy = Hierarchy.from_arrays(arrays)
-        levels = range(hierarchy.n_levels)
-        names = [*(f"structure_level{level}" for level in levels), "structure_class"]
-        for name in (*names, *(f"states_level{level}" for level in levels)):
-            if name not in arrays:
-                raise ValueError(
-                    f"A structure needs the array {name}, and there is none; write the file again."
-                )
-        first, *above, classes = (arrays[name].astype(np.float64) for name in names)
-        states = tuple(arrays[f"states_level{level}"] for level in levels)
-        return cls(hierarchy, first, tuple(above), classes, states)
 
 
 def learn_structure(

@@ -10,7 +10,6 @@ mappings of each then hold. Beside the outputs stands `checkpoint.pt` while the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +29,16 @@ from strata.rgm.discrete_settings import N_SLICE
 from strata.rgm.spm.confidence import confident_accuracy, margins
 from strata.rgm.spm.counts import Counts
 from strata.rgm.spm.files import (
-    Labels,
-    Outcomes,
+    Digits,
     counted,
     following_images,
     other_images,
     read_structure,
     training_images,
 )
-from strata.rgm.spm.front_end import FrontEnd
 from strata.rgm.spm.learning import SETTLE_EVERY, CountLearner
 from strata.rgm.spm.messages import Scheme, infer
-from strata.rgm.spm.preprocessing import preprocess
-from strata.rgm.spm.specification import DiscreteSpecification, read_discrete_specification
+from strata.rgm.spm.specification import read_discrete_specification
 from strata.stages import run_stage, stage_arguments
 
 RECORD_EVERY = 100  # divides SETTLE_EVERY: what is not recorded yet is not saved
@@ -53,14 +49,6 @@ UNITS = {
     **{"log_evidence": "nats", "mutual_information": "nats"},
 }
 """Units of the history's quantities."""
-
-
-@dataclass(frozen=True)
-class Digits:
-    """Outcomes of images, and their classes."""
-
-    outcomes: Outcomes
-    labels: Labels
 
 
 class Run:
@@ -192,9 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     front_end, exemplars = read_structure(arguments.structure, settings, specification)
     images, labels = training_images(arguments.images, settings.data)
     later = np.setdiff1d(np.arange(len(labels)), exemplars.index)
-    digits = _digits(images[later], labels[later], front_end, specification)
+    digits = Digits.of(images[later], labels[later], front_end, specification)
     tests = {
-        name: _digits(*part, front_end, specification)
+        name: Digits.of(*part, front_end, specification)
         for name, part in _parts(arguments.images, settings).items()
     }
     counting = settings.counting
@@ -229,15 +217,6 @@ def _parts(path: Path, settings: RunSettings) -> dict[str, tuple[np.ndarray, np.
         if len(slice_[1]) == N_SLICE:
             parts["accuracy_slice"] = slice_
     return parts
-
-
-def _digits(
-    images: np.ndarray,
-    labels: np.ndarray,
-    front_end: FrontEnd,
-    specification: DiscreteSpecification,
-) -> Digits:
-    return Digits(front_end.outcomes(preprocess(images, specification)), labels.astype(np.int64))
 
 
 if __name__ == "__main__":
