@@ -24,7 +24,7 @@ READY := $(if $(PYTHON_ENV),,.venv/.ready)
 RUN := env PATH="$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint lint-style lint-types lint-workflow format docs lock clean
+.PHONY: help demo test test-slow test-system system-packages lint lint-style lint-types lint-workflow format docs lock clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,14 @@ test: $(READY) ## Run the tests
 
 test-slow: $(READY) ## Run the tests that take minutes
 	$(RUN) pytest --numprocesses $(CORES) -m slow --timeout 3600 $(PYTEST_ARGS)
+
+test-system: $(READY) ## Run the tests on a real cluster and in a browser (see system-packages)
+	$(RUN) pytest -m system --timeout 1800 $(PYTEST_ARGS)
+
+system-packages: ## Install what test-system needs: Slurm and Chromium, of Debian's packages, as root
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		slurmctld slurmd slurm-client munge chromium chromium-driver
 
 lint: lint-style lint-types lint-workflow ## Check style, types and workflow; change nothing
 

@@ -48,7 +48,7 @@ RUNTIME = parse_requirements(PROJECT["dependencies"])
 EXTRAS = {
     extra: parse_requirements(lines) for extra, lines in PROJECT["optional-dependencies"].items()
 }
-DIRECT = RUNTIME | EXTRAS["test"] | EXTRAS["dev"]
+DIRECT = RUNTIME | EXTRAS["cluster"] | EXTRAS["test"] | EXTRAS["dev"]
 
 
 def test_one_version_everywhere() -> None:
