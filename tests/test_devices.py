@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from strata.devices import DTYPES, prepare, resolve_device, set_threads
+from strata import gpus
+from strata.devices import DTYPES, prepare, reserve_gpu, resolve_device, set_threads
 from strata.errors import UserError
 
 
@@ -52,6 +53,32 @@ def test_with_gpus() -> None:
     assert resolve_device("cuda:1") == (torch.device("cuda:1"), "as asked: GPU number 1")
     with pytest.raises(UserError, match=r"cuda:2 is not there \(2 CUDA devices are visible\)"):
         resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("request_", "initialized", "asked"),
+    [
+        ("auto", False, [4000]),
+        ("cuda", False, [4000]),
+        ("cuda:1", False, []),
+        ("cpu", False, []),
+        ("auto", True, []),
+    ],
+)
+def test_a_gpu_is_reserved_unless_one_is_named_or_in_use(
+    monkeypatch: pytest.MonkeyPatch, request_: str, initialized: bool, asked: list[int]
+) -> None:
+    seen = []
+
+    def reserve(*, memory: int) -> gpus.Reservation:
+        seen.append(memory)
+        return gpus.Reservation((), ())
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+    monkeypatch.setattr(gpus, "reserve", reserve)
+    reserve_gpu(request_, 4000)
+    assert seen == asked
 
 
 @pytest.mark.usefixtures("threads_put_back")

@@ -5,10 +5,12 @@ import re
 
 import torch
 
+from strata import gpus
 from strata.config import DEVICE
 from strata.errors import UserError
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_RESERVED: list[gpus.Reservation] = []  # for as long as the process lives
 
 
 def resolve_device(request: str) -> tuple[torch.device, str]:
@@ -48,9 +50,24 @@ def set_threads() -> int:
     return int(request)
 
 
-def prepare(request: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Resolve device, number format and threads at a stage's entry, and print what was chosen."""
+def reserve_gpu(request: str, memory: int | None) -> None:
+    """Reserve a GPU for `auto` and `cuda`, if there is one; see `strata.gpus`.
+
+    A process that uses CUDA already keeps what it has.
+    """
+    if request in ("auto", "cuda") and torch.version.cuda and not torch.cuda.is_initialized():
+        _RESERVED.append(gpus.reserve(memory=memory))
+
+
+def prepare(
+    request: str, dtype: str, gpu_memory: int | None = None
+) -> tuple[torch.device, torch.dtype]:
+    """Resolve device, number format and threads at a stage's entry, and print what was chosen.
+
+    A GPU is reserved until the process ends: `gpu_memory` MiB of it, by default all of it.
+    """
     threads = set_threads()
+    reserve_gpu(request, gpu_memory)
     device, reason = resolve_device(request)
     print(f"device: {device} ({reason}); {dtype}; {threads} thread(s)", flush=True)
     return device, DTYPES[dtype]

@@ -26,10 +26,10 @@ def stage_arguments(
     several: Sequence[str] = (),
     device: bool = False,
 ) -> argparse.ArgumentParser:
-    """Return a parser for `--<name> path` per input and output, plus `--device` where asked.
+    """Return a parser for `--<name> path` per input and output.
 
     An `optional` input may be left out, or its name given without a path; one of `several` takes
-    one path or more.
+    one path or more. With `device` there are `--device` and `--gpu-memory` as well.
     """
     parser = argparse.ArgumentParser(
         description=(description or "").partition("\n")[0], allow_abbrev=False
@@ -60,7 +60,20 @@ def stage_arguments(
         parser.add_argument(
             "--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: auto)"
         )
+        parser.add_argument(
+            "--gpu-memory",
+            type=_positive,
+            metavar="MIB",
+            help="memory to reserve of a GPU, which others may share (default: all of it)",
+        )
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def run_stage(main: Callable[[], None]) -> NoReturn:

@@ -23,6 +23,8 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 RUNS = {name: run for e in EXPERIMENTS.values() for name, run in e.runs.items()}
+# What a stage asks for that computes on a GPU if it can; counted under --resources gpu=<number>.
+GPUS = 0 if WORKFLOW.device == "cpu" else 1
 FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
 
 

@@ -56,10 +56,13 @@ rule group_composition_train:
         mem_mb=6000,
         runtime=1440,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.group_composition.train --settings {input.settings:q}"
         " --task {input.task:q} --history {output.history:q} --model {output.model:q}"
-        " --device {resources.device:q} > {log:q} 2>&1"
+        " --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule group_composition_inspect:

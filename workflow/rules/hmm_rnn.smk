@@ -26,9 +26,12 @@ rule hmm_rnn_prepare:
         mem_mb=2000,
         runtime=30,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.hmm_rnn.prepare --settings {input.settings:q}"
-        " --hmm {output.hmm:q} --device {resources.device:q} > {log:q} 2>&1"
+        " --hmm {output.hmm:q} --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule hmm_rnn_train:
@@ -52,10 +55,13 @@ rule hmm_rnn_train:
         mem_mb=4000,
         runtime=1440,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.hmm_rnn.train --settings {input.settings:q}"
         " --hmm {input.hmm:q} --history {output.history:q} --model {output.model:q}"
-        " --device {resources.device:q} > {log:q} 2>&1"
+        " --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule hmm_rnn_evaluate:

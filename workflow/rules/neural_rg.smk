@@ -92,10 +92,13 @@ rule neural_rg_train:
         mem_mb=4000,
         runtime=2880,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=8000,
     shell:
         "python -m strata.neural_rg.train --settings {input.settings:q} --data {input.data:q}"
         " --history {output.history:q} --model {output.model:q}"
-        " --device {resources.device:q} > {log:q} 2>&1"
+        " --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule neural_rg_import_original:
@@ -142,10 +145,13 @@ rule neural_rg_sample:
         mem_mb=4000,
         runtime=240,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.neural_rg.sample --settings {input.settings:q}"
         " --model {input.model:q} --samples {output.samples:q}"
-        " --device {resources.device:q} > {log:q} 2>&1"
+        " --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule neural_rg_evolve:
@@ -166,10 +172,13 @@ rule neural_rg_evolve:
         mem_mb=4000,
         runtime=240,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.neural_rg.evolve --settings {input.settings:q}"
         " --model {input.model:q} --hmc {output.hmc:q}"
-        " --device {resources.device:q} > {log:q} 2>&1"
+        " --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule neural_rg_renormalize:
@@ -193,10 +202,13 @@ rule neural_rg_renormalize:
         mem_mb=4000,
         runtime=120,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.neural_rg.renormalize --settings {input.settings:q}"
         " --model {input.model:q} --renormalization {output.renormalization:q}"
-        " --device {resources.device:q} > {log:q} 2>&1"
+        " --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule neural_rg_measure:
@@ -221,10 +233,13 @@ rule neural_rg_measure:
         mem_mb=4000,
         runtime=120,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.neural_rg.measure --settings {input.settings:q} --model {input.model:q}"
         " --data {input.data:q} --information {output.information:q}"
-        " --device {resources.device:q} > {log:q} 2>&1"
+        " --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule neural_rg_analyze:

@@ -61,11 +61,14 @@ rule rgm_train:
         mem_mb=2000,
         runtime=720,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.rgm.train --settings {input.settings:q}"
         " --specification {input.specification:q} --matrices {input.matrices:q}"
         " --images {input.images:q} --history {output.history:q}"
-        " --model {output.model:q} --device {resources.device:q} > {log:q} 2>&1"
+        " --model {output.model:q} --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule rgm_calibrate:
@@ -135,11 +138,14 @@ rule rgm_execute:
         mem_mb=4000,
         runtime=240,
         device=WORKFLOW.device,
+        gpu=GPUS,
+        gpu_mem_mb=4000,
     shell:
         "python -m strata.rgm.execute --settings {input.settings:q}"
         " --specification {input.specification:q} --model {input.model:q}"
         " --calibration {input.calibration:q} --images {input.images:q}"
-        " --inference {output.inference:q} --device {resources.device:q} > {log:q} 2>&1"
+        " --inference {output.inference:q} --device {resources.device:q}"
+        " --gpu-memory {resources.gpu_mem_mb} > {log:q} 2>&1"
 
 
 rule rgm_inspect:

@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "train")
     check_origin(arguments.task, settings.sections_of("train"))
-    device, _ = prepare(arguments.device, "float32")
+    device, _ = prepare(arguments.device, "float32", arguments.gpu_memory)
     task = read_task(arguments.task, length=settings.task.k, every=settings.task.outputs == "every")
     generators = Generators(settings.seeds.data, device)
     learner = build_learner(settings, task, generators)

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings"], outputs=["hmm"], device=True
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "prepare")
-    device, _ = prepare(arguments.device, "float32")
+    device, _ = prepare(arguments.device, "float32", arguments.gpu_memory)
     model = build_hmm(settings.hmm)
     training = settings.training
     arrays = exact_statistics(model, settings.data.seq_len)

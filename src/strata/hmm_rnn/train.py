@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "train")
     check_origin(arguments.hmm, settings.sections_of("train"))
-    device, _ = prepare(arguments.device, "float32")
+    device, _ = prepare(arguments.device, "float32", arguments.gpu_memory)
     reference = read_reference(arguments.hmm)
     generators = Generators(settings.seed, device)
     shape = settings.network

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{arguments.data} holds {len(fields)} samples, and mutual information takes at least "
             f"{MIN_SAMPLES}; raise data.n_chains or data.n_sweeps, or lower data.every."
         )
-    device, dtype = prepare(arguments.device, settings.training.dtype)
+    device, dtype = prepare(arguments.device, settings.training.dtype, arguments.gpu_memory)
     flow = load_flow(arguments.model, settings, arguments.settings, device=device, dtype=dtype)
     arrays = measure(flow, fields, Generators(settings.seed, device)["signs"])
     if settings.flow.is_multiscale:

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings", "model"], outputs=["renormalization"], device=True
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "renormalize")
-    device, dtype = prepare(arguments.device, settings.training.dtype)
+    device, dtype = prepare(arguments.device, settings.training.dtype, arguments.gpu_memory)
     flow = load_flow(arguments.model, settings, arguments.settings, device=device, dtype=dtype)
     network = gaussian_part(flow).network
     if not is_multiscale(network):

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings", "model"], outputs=["samples"], device=True
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "sample")
-    device, dtype = prepare(arguments.device, settings.training.dtype)
+    device, dtype = prepare(arguments.device, settings.training.dtype, arguments.gpu_memory)
     generators = Generators(settings.seed, device)
     flow = load_flow(arguments.model, settings, arguments.settings, device=device, dtype=dtype)
     target = build_target(settings.target, dtype=dtype, device=device)

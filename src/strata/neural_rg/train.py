@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__, inputs=["settings"], optional=["data"], outputs=["history", "model"], device=True
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "train")
-    device, dtype = prepare(arguments.device, settings.training.dtype)
+    device, dtype = prepare(arguments.device, settings.training.dtype, arguments.gpu_memory)
     generators = Generators(settings.seed, device)
     flow = build_flow(settings, generators.on_cpu("init")).to(device, dtype)
     target = build_target(settings.target, dtype=dtype, device=device)

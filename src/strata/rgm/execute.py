@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device=True,
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "execute")
-    device, _ = prepare(arguments.device, "float32")
+    device, _ = prepare(arguments.device, "float32", arguments.gpu_memory)
     model = load_model(arguments.model, arguments.specification, settings, arguments.settings)
     model = model.to(device)
     calibration = read_calibration(arguments.calibration, model.specification).to(device)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device=True,
     ).parse_args(argv)
     settings = read_settings(RunSettings, arguments.settings, "train")
-    device, _ = prepare(arguments.device, "float32")
+    device, _ = prepare(arguments.device, "float32", arguments.gpu_memory)
     data = settings.data
     training = training_images(arguments.images, data, device=device)
     validation = load_images(arguments.images, "validation", data.n_validation, device=device)
