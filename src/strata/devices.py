@@ -56,7 +56,11 @@ def reserve_gpu(request: str, memory: int | None) -> None:
     A process that uses CUDA already keeps what it has.
     """
     if request in ("auto", "cuda") and torch.version.cuda and not torch.cuda.is_initialized():
-        _RESERVED.append(gpus.reserve(memory=memory))
+        reservation = gpus.reserve(memory=memory)
+        _RESERVED.append(reservation)
+        for gpu in reservation.gpus:
+            share = f"{memory} of {gpu.memory} MiB" if memory else f"all of its {gpu.memory} MiB"
+            print(f"reserved {gpu.uuid} (number {gpu.index}): {share}", flush=True)
 
 
 def prepare(
