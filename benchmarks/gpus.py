@@ -4,8 +4,9 @@ Eight trainings of one flow (seeds 0 to 7; the 8 x 8 Ising model, windows, rever
 through Snakemake in a temporary copy of the workflow, with `--resources gpu=<jobs at once>`; which
 GPU each takes is decided by `strata.gpus`. With as many jobs as GPUs each has one to itself, with
 more they share them by memory. Counted is everything from Snakemake's start to its end, after one
-training that is not counted (it fills the caches of compiled kernels). All models of a seed must
-be equal, whatever the row; the weights' largest difference stands in the table.
+training that is not counted (it fills the caches of compiled kernels). The largest difference of
+any weight from the first row stands in the table: sums on a GPU have no fixed order, so that two
+runs with one seed differ by rounding, which training enlarges.
 
     python benchmarks/gpus.py --gpus 1,2 --share 1,4
 
