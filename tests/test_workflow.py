@@ -524,10 +524,30 @@ def test_a_sweep_of_rgm_ends_in_a_table_of_its_models(shipped: Checkout, name: s
     assert rules == OF_SWEEPS | {"summary"}
 
 
-@pytest.mark.parametrize("profile", sorted(p.name for p in (REPOSITORY / "profiles").iterdir()))
+PROFILES = sorted(path.name for path in (REPOSITORY / "profiles").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_one_that_snakemake_takes(shipped: Checkout, profile: str) -> None:
-    answer = shipped.snakemake("--dry-run", "--workflow-profile", f"profiles/{profile}", "demo")
+    volume = ("--default-storage-prefix", str(shipped.folder))  # of kubernetes, which has none here
+    answer = shipped.snakemake(
+        "--dry-run", "--workflow-profile", f"profiles/{profile}", *volume, "demo_group"
+    )
     assert answer.returncode == 0, answer.stdout
+
+
+def test_a_second_attempt_asks_for_twice_the_memory(shipped: Checkout) -> None:
+    files = (REPOSITORY / "workflow" / "rules").glob("*.smk")
+    rules = [part for path in files for part in path.read_text().split("\nrule ")]
+    of_rule = {
+        rule.split(":")[0]: int(memory[1])
+        for rule in rules
+        if (memory := re.search(r"mem_mb=growing\((\d+)\)", rule))
+    }
+    answer = shipped.snakemake("--dry-run", "--attempt", "2", "demo")
+    asked = dict(re.findall(r"\nrule (\w+):(?:\n .*)*? mem_mb=(\d+)", answer.stdout))
+    assert len(asked) > 30, answer.stdout
+    assert asked == {rule: str(2 * of_rule[rule]) for rule in asked}
 
 
 # --- mistakes ----------------------------------------------------------------------------------

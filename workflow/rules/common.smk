@@ -81,6 +81,15 @@ def sweeps_of(family):
     return alternatives(e.name for e in EXPERIMENTS.values() if e.family == family and e.is_sweep)
 
 
+def growing(megabytes):
+    """Return a function of wildcards and attempt: more memory (MB) each time a job is tried again."""
+
+    def mem_mb(wildcards, attempt):
+        return megabytes * attempt
+
+    return mem_mb
+
+
 def files_of_runs(name):
     """Return a function of wildcards: this file of every run of a sweep."""
 

@@ -24,7 +24,7 @@ rule mnist:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=60,
     params:
         dataset="mnist",

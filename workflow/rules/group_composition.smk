@@ -27,7 +27,7 @@ rule group_composition_predict:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=30,
     shell:
         "python -m strata.group_composition.predict --settings {input.settings:q}"
@@ -53,7 +53,7 @@ rule group_composition_train:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
+        mem_mb=growing(6000),
         runtime=1440,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -87,7 +87,7 @@ rule group_composition_inspect:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=30,
     shell:
         "python -m strata.group_composition.inspect --settings {input.settings:q}"
@@ -124,7 +124,7 @@ rule group_composition_analyze:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.analyze --settings {input.settings:q}"
@@ -156,7 +156,7 @@ rule group_composition_summarize:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.group_composition.summarize --runs-settings {input.settings:q}"

@@ -38,7 +38,7 @@ rule group_composition_plot:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.plot --task {input.task:q}"
@@ -75,7 +75,7 @@ rule group_composition_plot_predictions:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.plot_predictions --task {input.task:q}"
@@ -114,7 +114,7 @@ rule group_composition_plot_power:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.plot_power --task {input.task:q}"
@@ -165,7 +165,7 @@ rule group_composition_plot_modes:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.plot_modes --task {input.task:q}"
@@ -221,7 +221,7 @@ rule group_composition_plot_neurons:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.plot_neurons --task {input.task:q}"
@@ -262,7 +262,7 @@ rule group_composition_plot_mixing:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.plot_mixing --task {input.task:q}"
@@ -304,7 +304,7 @@ rule group_composition_compare:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.group_composition.compare --settings {input.settings[0]:q}"

@@ -23,7 +23,7 @@ rule hmm_rnn_prepare:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -52,7 +52,7 @@ rule hmm_rnn_train:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=1440,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -94,7 +94,7 @@ rule hmm_rnn_evaluate:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=60,
     shell:
         "python -m strata.hmm_rnn.evaluate --settings {input.settings:q}"
@@ -126,7 +126,7 @@ rule hmm_rnn_reverse:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     shell:
         "python -m strata.hmm_rnn.reverse --settings {input.settings:q}"
@@ -163,7 +163,7 @@ rule hmm_rnn_dissect:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     shell:
         "python -m strata.hmm_rnn.dissect --settings {input.settings:q}"
@@ -197,7 +197,7 @@ rule hmm_rnn_analyze:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.analyze --settings {input.settings:q}"

@@ -35,7 +35,7 @@ rule hmm_rnn_plot:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.plot --history {input.history:q} --hmm {input.hmm:q}"
@@ -94,7 +94,7 @@ rule hmm_rnn_plot_statistics:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.plot_statistics --evaluation {input.evaluation:q}"
@@ -138,7 +138,7 @@ rule hmm_rnn_plot_likelihood:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.plot_likelihood --evaluation {input.evaluation:q}"
@@ -197,7 +197,7 @@ rule hmm_rnn_plot_memory:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.plot_memory --evaluation {input.evaluation:q}"
@@ -253,7 +253,7 @@ rule hmm_rnn_plot_trajectory:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.plot_trajectory --dynamics {input.dynamics:q}"
@@ -313,7 +313,7 @@ rule hmm_rnn_plot_dynamics:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.plot_dynamics --dynamics {input.dynamics:q}"
@@ -378,7 +378,7 @@ rule hmm_rnn_plot_mechanism:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.hmm_rnn.plot_mechanism --mechanism {input.mechanism:q}"

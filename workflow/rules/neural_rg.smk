@@ -39,7 +39,7 @@ rule neural_rg_exact:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     params:
         target=lambda wildcards: DISTRIBUTIONS[wildcards.target].solve_argument,
@@ -64,7 +64,7 @@ rule neural_rg_generate:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     shell:
         "python -m strata.neural_rg.generate --settings {input.settings:q}"
@@ -89,7 +89,7 @@ rule neural_rg_train:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=2880,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -119,7 +119,7 @@ rule neural_rg_import_original:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.import_original --settings {input.settings:q}"
@@ -142,7 +142,7 @@ rule neural_rg_sample:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -169,7 +169,7 @@ rule neural_rg_evolve:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -199,7 +199,7 @@ rule neural_rg_renormalize:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -230,7 +230,7 @@ rule neural_rg_measure:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -273,7 +273,7 @@ rule neural_rg_analyze:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.analyze --settings {input.settings:q}"

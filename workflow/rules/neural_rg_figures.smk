@@ -35,7 +35,7 @@ rule neural_rg_plot:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.plot --settings {input.settings:q}"
@@ -73,7 +73,7 @@ rule neural_rg_plot_snapshots:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.plot_snapshots --settings {input.settings:q}"
@@ -114,7 +114,7 @@ rule neural_rg_plot_configurations:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.plot_configurations --settings {input.settings:q}"
@@ -151,7 +151,7 @@ rule neural_rg_plot_hamiltonian:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.plot_hamiltonian --settings {input.settings:q}"
@@ -184,7 +184,7 @@ rule neural_rg_plot_information:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.plot_information --settings {input.settings:q}"
@@ -223,7 +223,7 @@ rule neural_rg_plot_renormalization:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.plot_renormalization --settings {input.settings:q}"
@@ -264,7 +264,7 @@ rule neural_rg_plot_responses:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.plot_responses --settings {input.settings:q}"
@@ -308,7 +308,7 @@ rule neural_rg_compare:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.neural_rg.compare --runs-settings {input.settings:q}"

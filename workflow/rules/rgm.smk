@@ -29,7 +29,7 @@ rule rgm_render:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.render --settings {input.settings:q}"
@@ -58,7 +58,7 @@ rule rgm_train:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=720,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -96,7 +96,7 @@ rule rgm_calibrate:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.calibrate --settings {input.settings:q}"
@@ -135,7 +135,7 @@ rule rgm_execute:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
         device=WORKFLOW.device,
         gpu=GPUS,
@@ -173,7 +173,7 @@ rule rgm_inspect:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=60,
     shell:
         "python -m strata.rgm.inspect --settings {input.settings:q}"
@@ -207,7 +207,7 @@ rule rgm_generate:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.generate --settings {input.settings:q}"
@@ -241,7 +241,7 @@ rule rgm_query:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=120,
     shell:
         "python -m strata.rgm.query --settings {input.settings:q}"
@@ -273,7 +273,7 @@ rule rgm_compare:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
+        mem_mb=growing(6000),
         runtime=60,
     shell:
         "python -m strata.rgm.compare --settings {input.settings:q}"
@@ -312,7 +312,7 @@ rule rgm_analyze:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.rgm.analyze --settings {input.settings:q}"

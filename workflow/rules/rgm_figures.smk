@@ -41,7 +41,7 @@ rule rgm_plot:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot --history {input.history:q}"
@@ -97,7 +97,7 @@ rule rgm_plot_matrices:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_matrices --matrices {input.matrices:q}"
@@ -137,7 +137,7 @@ rule rgm_plot_reconstructions:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_reconstructions --states {input.states:q}"
@@ -172,7 +172,7 @@ rule rgm_plot_snapshots:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_snapshots --history {input.history:q}"
@@ -207,7 +207,7 @@ rule rgm_plot_activations:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_activations --states {input.states:q}"
@@ -249,7 +249,7 @@ rule rgm_plot_features:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_features --states {input.states:q}"
@@ -285,7 +285,7 @@ rule rgm_plot_representation:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_representation --states {input.states:q}"
@@ -319,7 +319,7 @@ rule rgm_plot_errors:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_errors --states {input.states:q}"
@@ -362,7 +362,7 @@ rule rgm_plot_digits:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_digits --digits {input.digits:q}"
@@ -409,7 +409,7 @@ rule rgm_plot_robustness:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_robustness --inference {input.inference:q}"
@@ -447,7 +447,7 @@ rule rgm_plot_confusion:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_confusion --inference {input.inference:q}"
@@ -482,7 +482,7 @@ rule rgm_plot_free_energy:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_free_energy --inference {input.inference:q}"
@@ -517,7 +517,7 @@ rule rgm_plot_active:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_active --active {input.active:q}"
@@ -551,7 +551,7 @@ rule rgm_plot_baselines:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.plot_baselines --analysis {input.analysis:q}"
@@ -584,7 +584,7 @@ rule rgm_spm_plot_learning:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.spm.plot_learning --history {input.history:q}"
@@ -619,7 +619,7 @@ rule rgm_spm_plot_structure:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.spm.plot_structure --structure {input.structure:q}"
@@ -655,7 +655,7 @@ rule rgm_spm_plot_confidence:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     shell:
         "python -m strata.rgm.spm.plot_confidence --inference {input.inference:q}"
@@ -700,7 +700,7 @@ rule rgm_contrast:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.rgm.contrast --runs-settings {input.settings:q}"

@@ -27,7 +27,7 @@ rule rgm_spm_render:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=30,
     shell:
         "python -m strata.rgm.spm.render --settings {input.settings:q}"
@@ -56,7 +56,7 @@ rule rgm_spm_train:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=120,
     shell:
         "python -m strata.rgm.spm.train --settings {input.settings:q}"
@@ -90,7 +90,7 @@ rule rgm_spm_execute:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=60,
     shell:
         "python -m strata.rgm.spm.execute --settings {input.settings:q}"
@@ -121,7 +121,7 @@ rule rgm_spm_generate:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=30,
     shell:
         "python -m strata.rgm.spm.generate --settings {input.settings:q}"
@@ -154,7 +154,7 @@ rule rgm_spm_query:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=growing(3000),
         runtime=120,
     shell:
         "python -m strata.rgm.spm.query --settings {input.settings:q}"
@@ -189,7 +189,7 @@ rule rgm_spm_compare:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     shell:
         "python -m strata.rgm.spm.compare --settings {input.settings:q}"
@@ -233,7 +233,7 @@ rule rgm_spm_analyze:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=30,
     shell:
         "python -m strata.rgm.spm.analyze --settings {input.settings:q}"
