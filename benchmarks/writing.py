@@ -4,8 +4,6 @@ import os
 import platform
 from pathlib import Path
 
-import torch
-
 
 class Written:
     """Text that is printed at once and kept."""
@@ -21,6 +19,8 @@ class Written:
 
 def machine() -> str:
     """Return the processor, its cores, the GPU and the version of torch in one line."""
+    import torch  # a benchmark of other processes must not itself hold torch's memory
+
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

@@ -3,6 +3,7 @@
 Everything happens in a copy of the repository, whose modules can be edited.
 """
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,8 @@ class Checkout:
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here and return what it answered, both streams in `stdout`."""
+        if "--dry-run" in arguments:
+            return planned_by_a_copy(self, "--cores", "2", *arguments)
         with self.started(*arguments) as process:
             answer, _ = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, answer)
@@ -136,6 +140,62 @@ class Checkout:
     def planned(self, *targets: str) -> set[tuple[str, str]]:
         """Return (rule without its family, folder below results) of every job that is to run."""
         return set(self.planned_jobs(*targets))
+
+
+# Importing Snakemake and its plugins takes longer than most plans. A process that has done so
+# copies itself for each plan; the copy goes on as `python -m snakemake` does.
+IMPORTED_ONCE = """
+import json, os, runpy, sys
+import snakemake.cli
+for line in sys.stdin:
+    call = json.loads(line)
+    copy = os.fork()
+    if copy == 0:
+        os.chdir(call["folder"])
+        os.environ.clear()
+        os.environ.update(call["environment"])
+        sys.path.insert(0, call["environment"]["PYTHONPATH"])
+        answer = os.open("answer.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream, file in ((0, os.open(os.devnull, os.O_RDONLY)), (1, answer), (2, answer)):
+            os.dup2(file, stream)
+        sys.argv = ["snakemake", *call["arguments"]]
+        runpy.run_module("snakemake", run_name="__main__", alter_sys=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), flush=True)
+"""
+
+
+@cache
+def imported_once() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", IMPORTED_ONCE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _copies_end() -> Iterator[None]:
+    yield
+    if imported_once.cache_info().currsize:
+        imported_once().communicate(timeout=60)
+        imported_once.cache_clear()
+
+
+def planned_by_a_copy(checkout: Checkout, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake, which must start no job, in a copy of a process that has imported it."""
+    call = {
+        "folder": str(checkout.folder),
+        "environment": checkout.environment,
+        "arguments": arguments,
+    }
+    process = imported_once()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(json.dumps(call), file=process.stdin, flush=True)
+    status = int(process.stdout.readline())
+    answer = (checkout.folder / "answer.txt").read_text()
+    return subprocess.CompletedProcess(arguments, status, answer)
 
 
 @pytest.fixture(scope="module")
@@ -456,6 +516,8 @@ IMAGES = load_experiments("rgm", REPOSITORY / "config" / "rgm.yaml")
 CHAINS = load_experiments("hmm_rnn", REPOSITORY / "config" / "hmm_rnn.yaml")
 GROUPS = load_experiments("group_composition", REPOSITORY / "config" / "group_composition.yaml")
 SHIPPED = {**FLOWS, **IMAGES, **CHAINS, **GROUPS}
+SHIPPED_FAMILIES = {experiment.family for experiment in SHIPPED.values()}
+KINDS = ("paper", "demo")
 
 
 def runs_of(*experiments: Experiment) -> set[str]:
@@ -471,25 +533,53 @@ def test_every_figure_of_the_training_is_a_target(shipped: Checkout) -> None:
         }  # fmt: skip
 
 
-def test_targets_by_name(shipped: Checkout) -> None:
-    def runs(*targets: str) -> set[str]:
-        planned = shipped.planned(*targets)
-        return {run for rule, run in planned if rule in ("train", "spm_train")}
+def trainings(checkout: Checkout, *arguments: str) -> set[str]:
+    planned = checkout.planned(*arguments)
+    return {run for rule, run in planned if rule in ("train", "spm_train")}
 
-    demos = [experiment for experiment in SHIPPED.values() if experiment.is_demo]
+
+def test_plain_snakemake_plans_every_shipped_experiment_but_the_demos(shipped: Checkout) -> None:
     papers = [experiment for experiment in SHIPPED.values() if not experiment.is_demo]
-    assert runs("mera_L8", "demo") == {"mera_L8"} | runs_of(*demos)
-    assert runs() == runs("all") == runs_of(*papers)
-    assert runs("neural_rg") == runs_of(*FLOWS.values())
-    assert runs("rgm") == runs_of(*IMAGES.values())
-    assert runs("hmm_rnn") == runs_of(*CHAINS.values())
-    assert runs("group_composition") == runs_of(*GROUPS.values())
+    assert trainings(shipped) == runs_of(*papers)
+
+
+def test_targets_by_name(tmp_path: Path, shipped: Checkout) -> None:
+    """Of two experiments in each family; all that are shipped take long to plan."""
+    papers, demos = ({f"{kind}_{family}" for family in SHIPPED_FAMILIES} for kind in KINDS)
+    config = tmp_path / "config.yaml"
+    files = {family: tmp_path / f"{family}.yaml" for family in SHIPPED_FAMILIES}
+    for family, file in files.items():
+        file.write_text("".join(f"{kind}_{family}: {{}}\n" for kind in KINDS))
+    config.write_text("families:\n" + "".join(f"  {f}: {file}\n" for f, file in files.items()))
+
+    def runs(*targets: str) -> set[str]:
+        return trainings(shipped, "--configfile", str(config), "--", *targets)
+
+    assert runs("paper_rgm", "demo") == {"paper_rgm"} | demos
+    assert runs() == runs("all") == papers
+    for family in SHIPPED_FAMILIES:
+        assert runs(family) == {f"{kind}_{family}" for kind in KINDS}
 
 
 def test_a_sweep_takes_every_stage_and_every_figure_of_group_composition(shipped: Checkout) -> None:
     model = family_settings("group_composition")
     rules = {rule for rule, _ in shipped.planned("group_hidden_dim")} - {"summary"}
     assert rules == {*model.stage_sections, *model.further_rules, "settings", "stage_settings"}
+
+
+def test_a_large_sweep_takes_what_its_summary_needs_and_a_figure_by_its_name(
+    shipped: Checkout,
+) -> None:
+    runs = list(GROUPS["group_hidden_dim"].runs)
+    setting = ("--config", f"largest_full_sweep={len(runs) - 1}", "--")
+    jobs = shipped.planned(*setting, "group_hidden_dim", f"results/{runs[0]}/power.pdf")
+    needed = {"settings", "stage_settings", "predict", "train", "analyze"}
+    over_runs = {"summary", "summarize", "compare"}
+    assert jobs == (
+        {(rule, run) for rule in needed for run in runs}
+        | {(rule, "group_hidden_dim") for rule in over_runs}
+        | {("plot_power", runs[0])}
+    )
 
 
 OF_SWEEPS = {"contrast"}

@@ -174,7 +174,14 @@ class WorkflowSettings(Settings):
     device: str = setting(
         "auto", "Where training and sampling run: auto, cpu, cuda or cuda:<number>."
     )
-
+    largest_full_sweep: int = setting(
+        100,
+        "Sweeps of more runs than this end in their summary and the verdicts of their runs; other "
+        "files of a run, its figures among them, are then made when they are asked for by name. A "
+        "change here re-runs nothing.",
+        unit="runs",
+        ge=0,
+    )
     datasets: DatasetSources = setting(DatasetSources(), "Where data sets are had from.")
 
     @field_validator("device")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import re
 import sys
 from pathlib import Path, PurePath
 
@@ -12,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 from strata.config import nearest_names, sha256
 from strata.errors import UserError
 from strata.experiments import load_workflow, workflow_settings
+from strata.name_patterns import alternatives
 
 # Jobs start `python` of the environment that Snakemake itself runs in, activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.getenv("PATH", "")]))
@@ -28,22 +28,29 @@ GPUS = 0 if WORKFLOW.device == "cpu" else 1
 FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
 
 
-def alternatives(names):
-    """Return a regular expression that matches one of the names and nothing else."""
-    return "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "(?!)"
-
-
 def everything_of(experiments):
-    """Return every file that the given experiments end in."""
-    return [file for experiment in experiments for file in files_of(experiment)]
+    """Return a function of wildcards: every file that the given experiments end in.
+
+    A list would cost each Snakemake call the files of all experiments, asked for or not.
+    """
+    asked = list(experiments)
+
+    def files(wildcards):
+        return [file for experiment in asked for file in files_of(experiment, in_full=False)]
+
+    return files
 
 
-def files_of(experiment):
-    """Return the files that one experiment ends in."""
+def files_of(experiment, in_full):
+    """Return the files that one experiment ends in.
+
+    Of the runs of a large sweep, all are meant `in_full`, what the sweep needs otherwise.
+    """
+    in_full = in_full or len(experiment.runs) <= WORKFLOW.largest_full_sweep
     files = [
         f"results/{name}/{product}"
         for name, run in experiment.runs.items()
-        for product in run.products
+        for product in (run.products if in_full else ("verdict.json",))
     ]
     if experiment.is_sweep:
         names = ("summary.csv", *next(iter(experiment.runs.values())).sweep_products)
@@ -115,7 +122,7 @@ def refuse_unknown_targets():
         if folder not in EXPERIMENTS:
             what, asked, known = "experiment or target", folder, names
         else:
-            what, asked, known = "file", target, files_of(EXPERIMENTS[folder])
+            what, asked, known = "file", target, files_of(EXPERIMENTS[folder], in_full=True)
         raise WorkflowError(
             f"There is no {what} called {asked!r} (asked for: {target}); nearest known: "
             f"{', '.join(nearest_names(asked, known))}. Experiments are defined in "

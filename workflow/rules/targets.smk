@@ -22,4 +22,4 @@ for experiment in EXPERIMENTS.values():
         name:
             experiment.name
         input:
-            files_of(experiment),
+            everything_of([experiment]),
