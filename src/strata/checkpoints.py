@@ -36,11 +36,15 @@ class RunFiles:
 
 
 class Checkpoint:
-    """The checkpoint file of one run, and the right to write it."""
+    """The checkpoint file of one run, and the right to write it.
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    One that does not `write` belongs to a process whose peer writes: it can only be loaded.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, *, writes: bool = True) -> None:
         self.path = path
         self.fingerprint = fingerprint
+        self.writes = writes
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -49,6 +53,9 @@ class Checkpoint:
         Raises:
             UserError: another process holds it.
         """
+        if not self.writes:
+            yield
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock_path = self.path.with_name(f".{self.path.name}.lock")
         with open(lock_path, "a+") as lock:
@@ -67,7 +74,8 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, atomically."""
-        save_tensors(self.path, {"format": FORMAT, "fingerprint": self.fingerprint, **state})
+        if self.writes:
+            save_tensors(self.path, {"format": FORMAT, "fingerprint": self.fingerprint, **state})
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state; None (and a printed line) if there is none of this run.

@@ -74,4 +74,6 @@ def prepare(
     reserve_gpu(request, gpu_memory)
     device, reason = resolve_device(request)
     print(f"device: {device} ({reason}); {dtype}; {threads} thread(s)", flush=True)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where graphs are captured and NCCL sends from
     return device, DTYPES[dtype]

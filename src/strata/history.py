@@ -19,10 +19,14 @@ Table = dict[str, np.ndarray]
 
 
 class History:
-    """Rows of named numbers by phase, kept in memory and mirrored to a live file."""
+    """Rows of named numbers by phase, kept in memory and mirrored to a live file.
 
-    def __init__(self, path: Path, units: Mapping[str, str]) -> None:
+    One that does not `write` belongs to a process whose peer writes: it touches no file.
+    """
+
+    def __init__(self, path: Path, units: Mapping[str, str], *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         self.live_path = path.with_suffix(".live.h5")
         self.units = {"step": "steps", **units}
         self._tables: dict[str, Table] = {}
@@ -57,7 +61,8 @@ class History:
     def restore(self, tables: Mapping[str, Table]) -> None:
         """Go back to earlier rows; the live file is gone until the next `mirror`."""
         self._tables = {phase: dict(table) for phase, table in tables.items()}
-        self.live_path.unlink(missing_ok=True)
+        if self.writes:
+            self.live_path.unlink(missing_ok=True)
 
     def mirror(self) -> None:
         """Write all rows so far to the live file.
@@ -65,7 +70,8 @@ class History:
         Raises:
             UserError: the folder is full or read-only.
         """
-        self._write(self.live_path, {})
+        if self.writes:
+            self._write(self.live_path, {})
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Write the final file and remove the live one."""

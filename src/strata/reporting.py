@@ -16,15 +16,21 @@ SECONDS_BETWEEN_LINES = 10.0
 class Reporter:
     """Reports on a run of `steps` steps of which `done` were done before; a context manager.
 
+    One that is not `shown` draws no bar.
+
     The time per step includes evaluations and checkpoints; on CUDA the clock is read once the
     device has done what it was asked to.
     """
 
-    def __init__(self, steps: int, done: int, device: torch.device) -> None:
+    def __init__(self, steps: int, done: int, device: torch.device, *, shown: bool = True) -> None:
         self._steps = steps
         self._device = device
         self._bar = tqdm(
-            total=steps, initial=done, unit="step", disable=not sys.stderr.isatty(), leave=False
+            total=steps,
+            initial=done,
+            unit="step",
+            disable=not (shown and sys.stderr.isatty()),
+            leave=False,
         )
         self._started, self._first = self._now(), done
         self._last_line = -math.inf

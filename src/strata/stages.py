@@ -3,18 +3,27 @@
 A stage is `python -m strata.<family>.<verb> --settings settings.json --<input> ... --<output> ...`.
 Exit status: 0 with every output complete; 2 for bad input (one sentence, no traceback); 75 when
 stopped by a signal after saving (worth another attempt).
+
+A stage that `strata.launching` has started in several processes says nothing itself: what ended a
+process stands in the file that torchrun names for it, and the one that started them says it, once.
 """
 
 import argparse
+import json
+import os
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from strata.errors import Interrupted, UserError
 
+EXIT_BUG = 1
 EXIT_BAD_INPUT = 2
 EXIT_TRY_AGAIN = 75
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 
 
 def stage_arguments(
@@ -80,19 +89,31 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
     """Run a stage's `main` and leave the process with the right exit status."""
     try:
         main()
-    except UserError as error:
-        _complain(str(error))
-        sys.exit(EXIT_BAD_INPUT)
-    except Interrupted as stop:
-        _complain(str(stop))
-        sys.exit(EXIT_TRY_AGAIN)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        status, sentence = _meaning(error)
+        if ERROR_FILE in os.environ:
+            _report(status, sentence or traceback.format_exc())
+        elif sentence is None:
             raise
-        _complain(f"{error.filename}: {error.strerror}.")
-        sys.exit(EXIT_BAD_INPUT)
+        else:
+            print(f"strata: {sentence}", file=sys.stderr, flush=True)
+        sys.exit(status)
     sys.exit(0)
 
 
-def _complain(sentence: str) -> None:
-    print(f"strata: {sentence}", file=sys.stderr, flush=True)
+def _meaning(error: Exception) -> tuple[int, str | None]:
+    """Return the exit status, and the sentence if it is not a bug."""
+    if isinstance(error, UserError):
+        return EXIT_BAD_INPUT, str(error)
+    if isinstance(error, Interrupted):
+        return EXIT_TRY_AGAIN, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return EXIT_BAD_INPUT, f"{error.filename}: {error.strerror}."
+    return EXIT_BUG, None
+
+
+def _report(status: int, message: str) -> None:
+    """Write how this process of several ended, in torchrun's format."""
+    report = {"message": message, "timestamp": int(time.time()), "status": status}
+    with open(os.environ[ERROR_FILE], "w", encoding="utf-8") as file:
+        json.dump(report, file)

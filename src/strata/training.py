@@ -9,6 +9,7 @@ not.
 import contextlib
 import copy
 import math
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,17 +17,18 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from strata.anomalies import Watch, gradient_norms
 from strata.artifacts import fingerprint, provenance
 from strata.averaging import WeightAverage
 from strata.checkpoints import Checkpoint, RunFiles, copied, save_tensors
+from strata.descent import Descent, adam
 from strata.errors import Interrupted, UserError
 from strata.history import History, Table
 from strata.interruptions import stop_signals
 from strata.learner import Learner, UpdatingLearner
 from strata.memory import resident_memory
+from strata.parallel import ALONE, Group
 from strata.progress import Progress
 from strata.randomness import Generators
 from strata.recording import PendingRows
@@ -48,6 +50,7 @@ def train_to_files(
     inputs: Sequence[Path] = (),
     made_of: Mapping[str, str] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    group: Group = ALONE,
 ) -> None:
     """Train, write `history.h5` and `model.pt`, then drop the checkpoint.
 
@@ -66,14 +69,17 @@ def train_to_files(
         optimizer: by default Adam; its learning rate is set at every step.
         monitor: the evaluated metric whose smallest value marks the best weights, and whose rest
             ends the run (`patience`) or lowers the learning rate (`schedule: plateau`).
+        group: the processes that share the learner's batches, this one among them; all call this.
 
     Raises:
         UserError: the loss does not stay finite; the checkpoint is damaged or in use.
         Interrupted: stopped by a signal or at the memory limit; everything is saved.
     """
-    checkpoint = Checkpoint(files.checkpoint, fingerprint(settings_json, *inputs))
+    checkpoint = Checkpoint(
+        files.checkpoint, fingerprint(settings_json, *inputs), writes=group.leads
+    )
     units = {"loss": "1", "gradient_norm": "1", "learning_rate": "1", **learner.units}
-    history = History(files.history, units)
+    history = History(files.history, units, writes=group.leads)
     device = str(generators.device)
     with checkpoint.locked():
         progress = fit(
@@ -84,12 +90,15 @@ def train_to_files(
             generators=generators,
             monitor=monitor,
             optimizer=optimizer,
+            group=group,
         )
         if not math.isfinite(progress.best_value) and not isinstance(learner, UpdatingLearner):
             raise UserError(
                 f"{monitor} was not finite in any evaluation; lower the learning "
                 f"rate ({settings.lr:g}) or clip the gradient's norm."
             )
+        if not group.leads:
+            return
         origin = {
             **provenance(settings_json, seed=generators.seed, device=device),
             **(made_of or {}),
@@ -119,15 +128,16 @@ def fit(
     generators: Generators,
     monitor: str,
     optimizer: torch.optim.Optimizer | None = None,
+    group: Group = ALONE,
 ) -> Progress:
     """Minimise the learner's loss; see `train_to_files` for the arguments and errors.
 
     With `ema_decay`, the module has the averaged weights in the end.
     """
-    optimizer = optimizer or _adam(learner.module, settings)
-    run = _Run(learner, settings, checkpoint, history, generators, monitor, optimizer)
+    optimizer = optimizer or adam(learner.module, settings)
+    run = _Run(learner, settings, checkpoint, history, generators, monitor, optimizer, group)
     run.resume()
-    reporter = Reporter(settings.steps, run.progress.step, generators.device)
+    reporter = Reporter(settings.steps, run.progress.step, generators.device, shown=group.leads)
     with stop_signals() as stop, reporter as report, run.saying_where():
         while not run.is_complete():
             run.update()
@@ -140,7 +150,7 @@ def fit(
                 report.line(run.progress.step, run.evaluate())
             if run.is_due(settings.checkpoint_every) or run.is_complete():
                 run.save()
-            reason = f"by {stop[0]}" if stop else None
+            reason = run.reason_to_stop(stop)
             if evaluation_due and not reason:
                 reason = run.memory_reason()
             if reason:
@@ -151,16 +161,6 @@ def fit(
                 )
     run.average.settle()
     return run.progress
-
-
-def _adam(module: nn.Module, settings: TrainingSettings) -> torch.optim.Adam:
-    return torch.optim.Adam(
-        module.parameters(),
-        lr=settings.lr,
-        betas=settings.betas,
-        amsgrad=settings.amsgrad,
-        weight_decay=settings.weight_decay,
-    )
 
 
 @dataclass
@@ -174,20 +174,21 @@ class _Run:
     generators: Generators
     monitor: str
     optimizer: torch.optim.Optimizer
+    group: Group
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        named = dict(self.learner.module.named_parameters())
-        self.parameters = {name: p for name, p in named.items() if p.requires_grad}
         self.schedule = Schedule(self.settings)
-        self._watch = Watch(list(self.parameters), self.generators.device)
+        self.descent = Descent(
+            self.learner, self.settings, self.optimizer, self.generators.device, self.group
+        )
         self._updates = isinstance(self.learner, UpdatingLearner)
         if self._updates and self.settings.ema_decay is not None:
             raise UserError(
                 "training.ema_decay: this family takes its steps by itself and does not average "
                 "weights; set it to null."
             )
-        self.average = WeightAverage(list(self.parameters.values()), self.settings.ema_decay)
+        self.average = WeightAverage(self.descent.parameters, self.settings.ema_decay)
         self._rows = PendingRows(self.settings.record_every)
         self._doing, self._saved_step = "", 0
 
@@ -207,29 +208,11 @@ class _Run:
             learner = cast(UpdatingLearner, self.learner)
             row = dict(learner.update(self.progress.step, learning_rate))
         else:
-            row = self._descend(learning_rate)
+            row = self.descent.step(self.progress.step, learning_rate)
         self.progress.step += 1
         self.average.update(self.progress.step)
         self._snapshot_if_due()
         self._rows.note(self.progress.step, row, learning_rate)
-
-    def _descend(self, learning_rate: float) -> dict[str, Tensor]:
-        """Take the gradient of the learner's loss and one step of the optimizer; watch both."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        looking = torch.autograd.set_detect_anomaly(True) if self.settings.detect_anomaly else None
-        with looking or contextlib.nullcontext():
-            loss, metrics = self.learner.training_step(self.progress.step)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-        parameters = list(self.parameters.values())
-        norms, norm = gradient_norms(parameters, self.generators.device)
-        if self.settings.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
-        self.optimizer.step()
-        loss = loss.detach()
-        self._watch.note(self.progress.step + 1, loss, norms, norm)
-        return {"loss": loss, "gradient_norm": norm, **metrics}
 
     def _snapshot_if_due(self) -> None:
         """Keep a snapshot of the first step and of every so many."""
@@ -280,12 +263,20 @@ class _Run:
 
     def is_finite(self) -> bool:
         """Whether every loss and gradient since the last check was finite."""
-        return self._watch.is_finite()
+        return self.descent.watch.is_finite()
+
+    def reason_to_stop(self, received: Sequence[str]) -> str | None:
+        """Return which signal asks all processes of the group to stop, if one of them has it."""
+        number = self.group.largest(float(signal.Signals[received[0]]) if received else 0.0)
+        return f"by {signal.Signals(int(number)).name}" if number else None
 
     def memory_reason(self) -> str | None:
-        """Return why a run that is not complete has to stop, if it holds too much memory."""
+        """Return why a run that is not complete has to stop, if a process holds too much memory."""
         limit = self.settings.memory_limit
-        if limit is None or self.is_complete() or (held := resident_memory()) <= limit:
+        if limit is None or self.is_complete():
+            return None
+        held = self.group.largest(resident_memory())
+        if held <= limit:
             return None
         return f"at {math.ceil(held)} MiB of memory (training.memory_limit is {limit} MiB)"
 
@@ -326,10 +317,12 @@ class _Run:
             }
         )
         self._saved_step = self.progress.step
+        self.group.wait()  # so that none reads or leaves before all is written
 
     def resume(self) -> None:
         """Go on from the checkpoint if there is one of this run; else save the starting point."""
         state = self.checkpoint.load()
+        self.group.wait()  # so that all have seen the same file
         if state is None:
             self.history.restore({})
             self.save()
@@ -352,7 +345,7 @@ class _Run:
             }
         )
         self._rows.forget()
-        self._watch.reset()
+        self.descent.watch.reset()
         self._saved_step = self.progress.step
 
     def _restore_generators(self, state: Mapping[str, Any]) -> None:
@@ -370,7 +363,7 @@ class _Run:
         """Return to the last good checkpoint with a smaller learning rate, at most three times."""
         where = (
             f"the loss or its gradient was not finite by step {self.progress.step} "
-            f"({self._watch.first()})"
+            f"({self.descent.watch.first()})"
         )
         setbacks = self.progress.setbacks + 1
         if self.settings.on_nonfinite == "stop" or setbacks > MAX_SETBACKS:

@@ -71,11 +71,28 @@ class NeuralRGTraining(TrainingSettings):
         ge=1,
     )
     dtype: Literal["float32", "float64"] = setting("float32", "Number format.")
+    devices: int = setting(
+        1,
+        "GPUs of one machine (on the CPU: processes) that share the samples of each step and of "
+        "each evaluation; what comes out is the same but for rounding.",
+        unit="devices",
+        ge=1,
+    )
 
     @model_validator(mode="after")
     def _some_loss(self) -> "NeuralRGTraining":
         if self.delta == self.omega == self.epsilon == 0.0:
             raise ValueError("delta, omega and epsilon are all 0: there is no loss to minimise.")
+        return self
+
+    @model_validator(mode="after")
+    def _equal_shares(self) -> "NeuralRGTraining":
+        for key in ("batch", "evaluation_batch"):
+            samples = getattr(self, key)
+            if samples % self.devices:
+                raise ValueError(
+                    f"{key} ({samples}) is shared by devices ({self.devices}): expected a multiple."
+                )
         return self
 
     @model_validator(mode="after")

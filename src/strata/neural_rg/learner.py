@@ -14,6 +14,10 @@ the pass that generates it, and ln p of the present state is kept with it. With 
 acceptance term is differentiated through the measured step alone, not through the steps before it.
 Everything random in a step is drawn first; the rest is a function of tensors, which a GPU replays
 as one graph.
+
+Processes that share a batch (`strata.parallel`) draw all of it and follow the chains of their part;
+where these have been is gathered, so that each process holds the whole buffer. A data term over the
+buffer waits for that in the middle of a step, which is then not replayed.
 """
 
 import functools
@@ -37,6 +41,7 @@ from strata.neural_rg.metropolis import (
     random_rows,
 )
 from strata.neural_rg.targets import Target
+from strata.parallel import ALONE, Group
 from strata.randomness import Generators
 
 UNITS = {
@@ -58,13 +63,15 @@ FORWARD_UNITS = {"forward": "nats", "forward_error": "nats"}
 
 Fields = Float[Tensor, "batch *lattice"]
 Held = Float[Tensor, "held *lattice"]
+Visited = Float[Tensor, "visited *lattice"]
 
 
 class FlowLearner:
     """A flow that learns a target from its own Markov chains and from the target's density.
 
     With `exact_data` the data term is taken over exact samples instead of the chains' buffer; with
-    `held_out`, evaluations look at exact samples too.
+    `held_out`, evaluations look at exact samples too. The loss and metrics of a step are those of
+    this process's share of the batch; evaluations are of all.
     """
 
     def __init__(
@@ -75,11 +82,14 @@ class FlowLearner:
         generators: Generators,
         exact_data: ExactFields | None = None,
         held_out: ExactFields | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.module = flow
         self.target = target
         self.settings = settings
         self.generators = generators
+        self.group = group
+        self.n_own = settings.batch // group.size
         example = torch.zeros(
             (1, *target.event_shape), device=generators.device, dtype=target.dtype
         )
@@ -92,6 +102,10 @@ class FlowLearner:
             *([False] * settings.n_skip + [True]) * settings.n_steps,
         )
         self.replays = generators.device.type == "cuda" and not settings.detect_anomaly
+        learns_from_buffer = settings.delta > 0 and exact_data is None
+        self._gathers_last = group.size > 1 and not learns_from_buffer
+        if group.size > 1 and learns_from_buffer:
+            self.replays = False
         self._captured: CapturedLoss | None = None
 
     @property
@@ -102,13 +116,19 @@ class FlowLearner:
     def training_step(self, step: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss and its parts; moves the chains and feeds the buffer."""
         beta = self._annealing(step)
-        inputs = self._draw()
+        start, uniforms, held, kept, *rest = self._draw()
+        inside = (held[:0], kept[:0]) if self._gathers_last else (held, kept)
+        inputs = (start, uniforms, *inside, *rest)
         if self._has_settled(beta):
             loss, found = self._replayed(inputs)
         else:
             loss, found = self._loss(*inputs, beta=beta)
         metrics = dict(found)
-        self.buffer.fields, self.chain = metrics.pop("buffer"), metrics.pop("chain")
+        buffer, visited = metrics.pop("buffer"), metrics.pop("visited")
+        if self._gathers_last:
+            visited = self._by_all(visited)
+            buffer = pushed(held, visited, kept)
+        self.buffer.fields, self.chain = buffer, visited[-self.settings.batch :]
         metrics["beta"] = torch.full_like(metrics["variational"], beta)
         return loss, metrics
 
@@ -132,9 +152,10 @@ class FlowLearner:
         return self._captured()
 
     def _draw(self) -> tuple[Tensor, ...]:
-        """Return everything random in a step, as `_loss` takes it, and the buffer."""
+        """Return everything random in a step, this process's share, and the buffer."""
         settings, generators, batch = self.settings, self.generators, self.settings.batch
-        start = self._start(generators["chain"])
+        share = self.group.share
+        start = share(self._start(generators["chain"]))
         n_moves = len(self.is_measured)
         uniforms = torch.rand(
             (n_moves, batch),
@@ -149,7 +170,15 @@ class FlowLearner:
         elif settings.delta > 0:
             data = random_rows(len(kept), batch, generators["data"])
         noise = self.module.noise(n_moves * batch, generators["proposal"])
-        return start, uniforms, self.buffer.fields, kept, data, *noise
+        if self.group.size > 1:
+            noise = tuple(share(part.view(n_moves, batch, *part.shape[1:]), 1) for part in noise)
+            noise = tuple(part.flatten(0, 1) for part in noise)
+        return start, share(uniforms, 1), self.buffer.fields, kept, share(data), *noise
+
+    def _by_all(self, visited: Fields) -> Visited:
+        """Return where the chains of all processes have been, from where those of this one have."""
+        by_move = visited.view(-1, self.n_own, *visited.shape[1:])
+        return self.group.gathered(by_move, 1).flatten(0, 1)
 
     def _start(self, generator: torch.Generator) -> Tensor:
         """Return where the buffer left the chains; at first, independent normal variables."""
@@ -179,12 +208,13 @@ class FlowLearner:
             start: where the chains begin.
             uniforms: what decides about each move of each chain.
             held: the buffer.
-            kept: the rows that stay in it (see `strata.neural_rg.metropolis.pushed`).
+            kept: the rows that stay in it (see `strata.neural_rg.metropolis.pushed`); none, as in
+                `held`, where the chains of several processes are gathered after the step.
             data: exact fields, or the rows of the buffer, after that, that are learnt from.
             noise: of all proposals, the silent ones first.
         """
         settings = self.settings
-        n_measured = settings.n_steps * settings.batch
+        n_measured = settings.n_steps * self.n_own
         with torch.no_grad():
             silent = self._silent([part[:-n_measured] for part in noise], beta)
             state = self._weighted(start, beta)
@@ -200,14 +230,17 @@ class FlowLearner:
             "acceptance": accepted.to(present.dtype).mean(),
             "observable": self.target.observable(after.fields).mean(),
         }
-        buffer = pushed(held, after.fields, kept)
+        visited = after.fields if self._gathers_last else self._by_all(after.fields)
+        buffer = pushed(held, visited, kept)
         loss = settings.omega * parts["variational"] - settings.epsilon * parts["log_acceptance"]
         if settings.delta > 0:
             x = data if self.exact_data else buffer.index_select(0, data)
             parts["data"] = -self.module.log_prob(x).mean()
             loss = loss + settings.delta * parts["data"]
         metrics = {name: part.detach() for name, part in parts.items()}
-        return loss, {**metrics, "buffer": buffer, "chain": after.fields[-settings.batch :]}
+        if not self._gathers_last:
+            visited = visited[-settings.batch :]
+        return loss, {**metrics, "buffer": buffer, "visited": visited}
 
     def _weighted(self, x: Fields, beta: float) -> ChainState:
         return ChainState(x, self.target.log_density(x, beta) - self.module.log_prob(x))
@@ -223,8 +256,8 @@ class FlowLearner:
         return self._by_move(self._proposals(noise, beta)) if len(noise[0]) else iter(())
 
     def _by_move(self, proposals: ChainState) -> Iterator[ChainState]:
-        batch = self.settings.batch
-        return map(ChainState, proposals.fields.split(batch), proposals.log_weight.split(batch))
+        n = self.n_own
+        return map(ChainState, proposals.fields.split(n), proposals.log_weight.split(n))
 
     @torch.no_grad()
     def _moved(
@@ -252,14 +285,16 @@ class FlowLearner:
     def evaluate(self) -> Mapping[str, Tensor]:
         """Return the quality of the present weights, from fresh samples."""
         n = self.settings.evaluation_batch
-        x, log_prob = self.module.sample(n, self.generators["eval"])
-        log_weight = self.target.log_density(x) - log_prob
+        noise = self.module.noise(n, self.generators["eval"])
+        x, log_prob = self.module.from_noise(tuple(map(self.group.share, noise)))
+        log_weight = self.group.gathered(self.target.log_density(x) - log_prob)
+        is_positive = (self.target.order_parameter(x) > 0).to(x.dtype)
         return {
             "variational": -log_weight.mean(),
             "variational_error": log_weight.std() / n**0.5,
             "effective_sample_fraction": effective_sample_fraction(log_weight),
-            "observable": self.target.observable(x).mean(),
-            "positive_fraction": (self.target.order_parameter(x) > 0).to(x.dtype).mean(),
+            "observable": self.group.gathered(self.target.observable(x)).mean(),
+            "positive_fraction": self.group.gathered(is_positive).mean(),
             **self._forward(n),
         }
 
@@ -267,8 +302,8 @@ class FlowLearner:
         """Return <ln pi~ - ln p> over n exact fields that no step has learnt from, if there are."""
         if self.held_out is None:
             return {}
-        x = self.held_out.draw(n, self.generators["eval data"])
-        log_weight = self._weighted(x, 1.0).log_weight
+        x = self.group.share(self.held_out.draw(n, self.generators["eval data"]))
+        log_weight = self.group.gathered(self._weighted(x, 1.0).log_weight)
         return {"forward": log_weight.mean(), "forward_error": log_weight.std() / n**0.5}
 
     @torch.no_grad()
