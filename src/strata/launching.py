@@ -2,8 +2,8 @@
 
 The processes are started and watched by torchrun's own launcher, within this process: where one
 fails the others are stopped, and SIGTERM and SIGINT are passed on. `torchrun` itself says 1 for
-every failure; here the exit status of a stage keeps its meaning, see `strata.stages`. The GPUs, one a
-process and whole, are reserved by the process that starts the others.
+every failure; here the exit status of a stage keeps its meaning, see `strata.stages`. The GPUs, a
+whole one for each process, are reserved by the process that starts the others.
 """
 
 import json
