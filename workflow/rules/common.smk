@@ -28,6 +28,11 @@ GPUS = 0 if WORKFLOW.device == "cpu" else 1
 FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
 
 
+def gpus_of_training(wildcards):
+    """Return on how many GPUs a run trains at once."""
+    return GPUS * RUNS[wildcards.run].training.devices
+
+
 def everything_of(experiments):
     """Return a function of wildcards: every file that the given experiments end in.
 

@@ -92,7 +92,7 @@ rule neural_rg_train:
         mem_mb=growing(4000),
         runtime=2880,
         device=WORKFLOW.device,
-        gpu=GPUS,
+        gpu=gpus_of_training,
         gpu_mem_mb=8000,
     shell:
         "python -m strata.neural_rg.train --settings {input.settings:q} --data {input.data:q}"
