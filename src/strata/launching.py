@@ -68,8 +68,8 @@ def launch(n: int, command: Sequence[str], request: str) -> None:
 
 
 def _own_gpus(n: int, request: str) -> gpus.Reservation:
-    """Reserve a device for each of n processes, or raise UserError."""
-    if not uses_gpus(request):
+    """Reserve a device for each of n processes, or raise UserError; one alone reserves its own."""
+    if n == 1 or not uses_gpus(request):
         return gpus.Reservation((), ())
     if request not in ("auto", "cuda"):
         raise UserError(
