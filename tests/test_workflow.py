@@ -19,6 +19,7 @@ import pytest
 
 from strata.checkpoints import load_tensors
 from strata.experiments import Experiment, family_settings, known_families, load_experiments
+from strata.monitored import evaluations, exact_values
 
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("Snakefile", "workflow", "profiles", "config", "envs", "src")
@@ -240,11 +241,29 @@ def test_every_product_is_there(finished: Checkout, family: str, name: str) -> N
     assert left == {*run.products, "settings", "logs", "benchmarks"}
 
 
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("neural_rg", "tiny"), ("hmm_rnn", "tiny_hmm"), ("group_composition", GROUP_RUN.format(6))],
+)
+def test_the_curve_of_a_family_and_its_exact_answer_stand_in_the_run_s_files(
+    finished: Checkout, family: str, name: str
+) -> None:
+    file = finished.folder / "config" / f"{family}.yaml"
+    curve = load_experiments(family, file)[name.split("/")[0]].runs[name].curve
+    steps, values = evaluations(finished.folder / "results" / name / "history.h5", curve)
+    assert len(steps) == len(values) > 0
+    assert exact_values(finished.folder / "results", name, curve).size
+
+
 def test_a_sweep_ends_in_a_summary(finished: Checkout) -> None:
     summary = finished.folder / "results" / "tiny_sweep" / "summary.csv"
     rows = summary.read_text().splitlines()
     assert rows[0].startswith("run,seed,")
-    assert [row.split(",")[:2] for row in rows[1:]] == [["seed~0", "0"], ["seed~1", "1"]]
+    assert [row.split(",")[:3] for row in rows[1:]] == [
+        ["seed~0", "0", "finished"], ["seed~1", "1", "finished"],
+    ]  # fmt: skip
+    assert "| 2     |" in summary.with_suffix(".md").read_text(), "both seeds in one row"
+    assert summary.with_suffix(".html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_a_sweep_of_neural_rg_ends_in_a_table_and_a_figure_of_its_quality(

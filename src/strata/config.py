@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from strata.curves import Curve
 from strata.errors import UserError
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -65,13 +66,18 @@ class RunSettings(Settings):
     `stage_sections` names the top-level keys that each stage reads: a change elsewhere re-runs
     nothing of that stage. `matched_sections` must go together (see `misfit`). `verdict_sections`
     are those that a verdict depends on. `further_rules` are the workflow's rules that read no
-    settings of their own, or those of another stage.
+    settings of their own, or those of another stage. `headline` names the quantities of
+    `analysis.json` that a page has room for, the most telling first; `*` and `?` stand for any
+    letters, as in file names. `seed_keys` are the settings whose values are mere repetitions: a
+    table puts runs that differ in nothing else together.
     """
 
     stage_sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     matched_sections: ClassVar[tuple[str, ...]] = ()
     verdict_sections: ClassVar[tuple[str, ...]] = ()
     further_rules: ClassVar[tuple[str, ...]] = ()
+    headline: ClassVar[tuple[str, ...]] = ()
+    seed_keys: ClassVar[tuple[str, ...]] = ("seed",)
 
     @model_validator(mode="after")
     def _sections_go_together(self, info: Any) -> "RunSettings":
@@ -94,8 +100,13 @@ class RunSettings(Settings):
 
     @property
     def sweep_products(self) -> tuple[str, ...]:
-        """The files that a sweep of such runs ends in, below its folder, beside `summary.csv`."""
+        """The files that a sweep of such runs ends in, below its folder, beside its summary."""
         return ()
+
+    @property
+    def curve(self) -> Curve:
+        """The metric that says how the run goes, and what it is held against."""
+        raise NotImplementedError
 
     def sections_of(self, stage: str) -> str:
         """Return what the stage reads, as canonical JSON: one line, sorted keys.
@@ -183,6 +194,25 @@ class WorkflowSettings(Settings):
         ge=0,
     )
     datasets: DatasetSources = setting(DatasetSources(), "Where data sets are had from.")
+    compare: tuple[str, ...] = setting(
+        (),
+        "Experiments of one family that `snakemake compare` draws over each other; also "
+        "`--config compare=mera_L8,mera_best_L8` on the command line.",
+    )
+
+    @field_validator("compare", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, names: Any) -> Any:
+        if isinstance(names, str):
+            return tuple(name.strip() for name in names.split(",") if name.strip())
+        return names
+
+    @field_validator("compare")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"an experiment stands twice in {list(names)}.")
+        return names
 
     @field_validator("device")
     @classmethod

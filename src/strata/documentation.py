@@ -36,7 +36,7 @@ mera_seeds:
 ```
 
 Its six runs land in `results/mera_seeds/seed~0_lr~0.001/` and so on, their summary in
-`results/mera_seeds/summary.csv`. One more seed makes only the new runs.
+`results/mera_seeds/summary.md`, `.html` and `.csv`. One more seed makes only the new runs.
 
 Settings that change together are named: `variant` in a sweep holds blocks of settings, each laid
 over the experiment's own. These four runs land in `results/mera_parts/variant~full_seed~0/` and so

@@ -27,7 +27,7 @@ LAYERS = "layers"
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
 RESERVED_NAMES = frozenset(
     {"all", "demo", "verdicts", "settings", "stage_settings", "summary", "mnist", "fashion_mnist"}
-    | {"data", "exact", "logs"}
+    | {"summaries", "compare", "comparison", "data", "exact", "logs"}
 )
 
 

@@ -35,6 +35,9 @@ COLORS = {
     "purple": "#CC79A7",
     "sky": "#56B4E9",
 }
+LINE_COLORS = (*COLORS.values(), "#882255", "0.45")
+MANY_COLORS = plt.get_cmap("viridis")
+BRIGHTEST = 0.92  # of the colours of many lines
 EXACT_LINE: dict[str, Any] = {
     "color": "black",
     "linestyle": (0, (4, 2)),
@@ -91,6 +94,13 @@ def stacked_panels(
     for letter, panel in zip(string.ascii_lowercase, panels, strict=False):
         panel.set_title(f"({letter})", loc="left")
     return figure, panels
+
+
+def line_color(number: int, n_lines: int) -> str | tuple[float, float, float, float]:
+    """Return the colour of a line, counted from 1: one of few, or a place on a scale for many."""
+    if n_lines <= len(LINE_COLORS):
+        return LINE_COLORS[number - 1]
+    return MANY_COLORS(BRIGHTEST * (number - 1) / (n_lines - 1))
 
 
 def plain_log_axis(panel: Axes, which: Literal["x", "y"] = "y") -> None:

@@ -24,6 +24,8 @@ EXIT_BUG = 1
 EXIT_BAD_INPUT = 2
 EXIT_TRY_AGAIN = 75
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+COMPLAINT = "strata: "
+"""What the sentence begins with that a stage ends on."""
 
 
 def stage_arguments(
@@ -96,7 +98,7 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
         elif sentence is None:
             raise
         else:
-            print(f"strata: {sentence}", file=sys.stderr, flush=True)
+            print(f"{COMPLAINT}{sentence}", file=sys.stderr, flush=True)
         sys.exit(status)
     sys.exit(0)
 

@@ -8,7 +8,8 @@ from pathlib import Path, PurePath
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 
-from strata.config import nearest_names, sha256
+from strata.comparisons import HOW_TO_CHOOSE, compared, comparison_name, files_compared
+from strata.config import canonical, nearest_names, sha256
 from strata.errors import UserError
 from strata.experiments import load_workflow, workflow_settings
 from strata.name_patterns import alternatives
@@ -19,6 +20,7 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.get
 try:
     WORKFLOW = workflow_settings(config)
     EXPERIMENTS = load_workflow(WORKFLOW)
+    COMPARED = compared(WORKFLOW.compare, EXPERIMENTS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -26,6 +28,8 @@ RUNS = {name: run for e in EXPERIMENTS.values() for name, run in e.runs.items()}
 # What a stage asks for that computes on a GPU if it can; counted under --resources gpu=<number>.
 GPUS = 0 if WORKFLOW.device == "cpu" else 1
 FAMILY_OF = {name: e.family for e in EXPERIMENTS.values() for name in e.runs}
+FAMILIES_JSON = canonical(WORKFLOW.families)
+COMPARISONS = [comparison_name(WORKFLOW.compare)] if COMPARED else []
 
 
 def gpus_of_training(wildcards):
@@ -58,7 +62,8 @@ def files_of(experiment, in_full):
         for product in (run.products if in_full else ("verdict.json",))
     ]
     if experiment.is_sweep:
-        names = ("summary.csv", *next(iter(experiment.runs.values())).sweep_products)
+        tables = (f"summary.{suffix}" for suffix in ("csv", "md", "html"))
+        names = (*tables, *next(iter(experiment.runs.values())).sweep_products)
         files += [f"results/{experiment.name}/{name}" for name in names]
     return files
 
@@ -102,6 +107,11 @@ def growing(megabytes):
     return mem_mb
 
 
+def family_of_experiment(wildcards):
+    """Return the family of an experiment."""
+    return EXPERIMENTS[wildcards.experiment].family
+
+
 def files_of_runs(name):
     """Return a function of wildcards: this file of every run of a sweep."""
 
@@ -109,6 +119,17 @@ def files_of_runs(name):
         return [f"results/{run}/{name}" for run in EXPERIMENTS[wildcards.experiment].runs]
 
     return files
+
+
+def refuse_empty_comparison():
+    """Stop before any job if a comparison is asked for and nothing is chosen to compare.
+
+    Raises:
+        WorkflowError: with how to choose.
+    """
+    asked = [t for t in requested_targets() if t == "compare" or "results/comparison/" in t]
+    if asked and not COMPARED:
+        raise WorkflowError(HOW_TO_CHOOSE)
 
 
 def refuse_unknown_targets():

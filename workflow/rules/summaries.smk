@@ -2,7 +2,8 @@
 
 Inputs: config/*.yaml; verdict.json and analysis.json of runs.
 Outputs: results/<run>/settings.json, results/<run>/settings/<stage>.json,
-results/<sweep>/summary.csv; as a by-product of the target `verdicts`, results/verdicts.{md,csv}.
+results/<sweep>/summary.{csv,md,html}; as a by-product of the target `verdicts`,
+results/verdicts.{md,csv}, and of `summaries`, the summaries of all sweeps from the runs there are.
 """
 
 
@@ -10,6 +11,7 @@ localrules:
     settings,
     stage_settings,
     summary,
+    summaries,
     verdicts,
 
 
@@ -46,20 +48,51 @@ rule stage_settings:
 
 
 rule summary:
-    """Gather a sweep's runs: what was varied, what was measured."""
+    """Gather a sweep's runs: what was varied, what was measured, what the verdicts say."""
     input:
-        modules("summaries", "sweeps"),
+        modules(
+            "tabulate",
+            "summaries",
+            "sweeps",
+            "seed_means",
+            "summary_pages",
+            "html_tables",
+        ),
         settings=files_of_runs("settings.json"),
         analyses=files_of_runs("analysis.json"),
+        verdicts=files_of_runs("verdict.json"),
     output:
-        "results/{experiment}/summary.csv",
+        table="results/{experiment}/summary.csv",
+        markdown="results/{experiment}/summary.md",
+        page=report(
+            "results/{experiment}/summary.html",
+            caption="../report/summary.rst",
+            category=family_of_experiment,
+            labels={"run": "{experiment}", "figure": "summary"},
+        ),
     log:
         "results/{experiment}/logs/summary.log",
+    wildcard_constraints:
+        experiment=alternatives(e.name for e in EXPERIMENTS.values() if e.is_sweep),
     conda:
         "../../envs/strata.yaml"
+    params:
+        families=FAMILIES_JSON,
     shell:
-        "python -m strata.summaries --settings {input.settings:q} --analyses {input.analyses:q}"
-        " --summary {output:q} > {log:q} 2>&1"
+        "python -m strata.tabulate --families {params.families:q} --results results"
+        " --sweep {wildcards.experiment:q} > {log:q} 2>&1"
+
+
+rule summaries:
+    """Write the summaries of all sweeps from the runs made so far; runs nothing else."""
+    log:
+        "results/logs/summaries.log",
+    conda:
+        "../../envs/strata.yaml"
+    params:
+        families=FAMILIES_JSON,
+    shell:
+        "python -m strata.tabulate --families {params.families:q} --results results 2> {log:q}"
 
 
 rule verdicts:

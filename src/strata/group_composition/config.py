@@ -6,6 +6,7 @@ from pydantic import field_validator, model_validator
 
 from strata import config
 from strata.config import Settings, setting
+from strata.curves import Curve, Stored
 from strata.group_composition.group_settings import Cyclic, GroupSettings
 from strata.group_composition.model_settings import ModelSettings
 from strata.group_composition.template_settings import FourierTemplate, TemplateSettings
@@ -169,6 +170,11 @@ class RunSettings(config.RunSettings):
         *(f"plot_{what}" for what in ("predictions", "power", "modes", "neurons", "mixing")),
         "summarize",
     )
+    headline: ClassVar = (
+        *("n_networks", "n_diverged", "n_drops", "in_order", "worst_plateau_error"),
+        *("smallest_jump_ratio", "largest_jump_ratio", "reduction", "final_loss"),
+    )
+    seed_keys: ClassVar = ("seeds.template", "seeds.init", "seeds.data")
 
     group: GroupSettings = setting(Cyclic(), "The finite group.", discriminator="name")
     template: TemplateSettings = setting(
@@ -221,6 +227,17 @@ class RunSettings(config.RunSettings):
         files += ["analysis.json", "seeds.csv", "staircase.md", "verdict.json"]
         figures = (*FIGURES, "mixing") if self.model.kind == "QuadraticRNN" else FIGURES
         return (*files, *(f"{name}.{suffix}" for name in figures for suffix in ("pdf", "png")))
+
+    @property
+    def curve(self) -> Curve:
+        """The loss, on its way down the predicted plateaus, the last of them zero."""
+        return Curve(
+            metric="loss",
+            label="loss",
+            unit="1",
+            exact=Stored("{run}/task.h5", "drops/after", "predicted plateaus"),
+            log_axes="xy",
+        )
 
     @property
     def sweep_products(self) -> tuple[str, ...]:

@@ -30,16 +30,15 @@ from strata.plotting import (
     COLORS,
     COLUMN_WIDTH,
     EXACT_LINE,
+    LINE_COLORS,
     PAGE_WIDTH,
     STYLE,
+    line_color,
     plain_log_axis,
     styled,
 )
 
-RUN_COLORS = (*COLORS.values(), "#882255", "0.45")
-MOST_NAMED = len(RUN_COLORS)
-MANY = plt.get_cmap("viridis")
-BRIGHTEST = 0.92  # of the colours of many runs
+MOST_NAMED = len(LINE_COLORS)
 MOST_POINTS = 400  # of a curve
 MOST_LABELS = 30  # below a panel
 LONGEST_ROW = 24  # characters of labels that stand upright beside each other
@@ -67,7 +66,7 @@ def losses(runs: Sequence[Run], settings: ComparisonSettings) -> Figure:
     figure.suptitle(_title(runs), fontsize=STYLE["axes.titlesize"])
     what, labels = labels_of([run.varied for run in runs])
     for number, (run, label) in enumerate(zip(runs, labels, strict=True), start=1):
-        color = run_color(number, len(runs))
+        color = line_color(number, len(runs))
         _curve(curves, run, color, label)
         _final(final, number, run.final_losses(), color)
     heights = [run.plateaus for run in runs]
@@ -110,13 +109,6 @@ def _log_axes(panels: Sequence[Axes]) -> None:
         plain_log_axis(panels[0])
     else:
         panels[0].set_yscale("log")
-
-
-def run_color(number: int, n_runs: int) -> str | tuple[float, float, float, float]:
-    """Return the colour of a run, counted from 1: one of few, or a place on a scale for many."""
-    if n_runs <= MOST_NAMED:
-        return RUN_COLORS[number - 1]
-    return MANY(BRIGHTEST * (number - 1) / (n_runs - 1))
 
 
 def _title(runs: Sequence[Run]) -> str:

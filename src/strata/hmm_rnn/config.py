@@ -10,6 +10,7 @@ from pydantic import field_validator
 
 from strata import config
 from strata.config import Settings, setting
+from strata.curves import Constant, Curve
 from strata.hmm_rnn.hmm_settings import HMMSettings
 from strata.hmm_rnn.mechanism_settings import MechanismSettings
 from strata.hmm_rnn.training_settings import HMMTraining
@@ -168,6 +169,11 @@ class RunSettings(config.RunSettings):
         *(f"plot_{what}" for what in ("statistics", "likelihood", "memory")),
         *(f"plot_{what}" for what in ("trajectory", "dynamics", "mechanism")),
     )
+    headline: ClassVar = (
+        *("loss_to_floor", "skill", "frequency_error", "transition_error"),
+        *("volatility_relative_error", "log_likelihood_difference", "likelihood_ks"),
+        *("hidden_transition_error", "lyapunov_exponent"),
+    )
 
     seed: int = setting(0, "Seed of all randomness of the run.", ge=0)
     hmm: HMMSettings = setting(HMMSettings(), "The hidden Markov model.")
@@ -188,6 +194,16 @@ class RunSettings(config.RunSettings):
         files += ["dynamics.h5", "mechanism.h5", "analysis.json", "verdict.json"]
         drawn = [f"{figure}.{suffix}" for figure in FIGURES for suffix in ("pdf", "png")]
         return (*files, *drawn, *PAGES)
+
+    @property
+    def curve(self) -> Curve:
+        """The loss over that of the model's own sequences against each other."""
+        return Curve(
+            metric="loss_to_floor",
+            label="loss over that of the model against itself",
+            unit="1",
+            exact=Constant(1.0, "the model against itself"),
+        )
 
     def misfit(self) -> str | None:
         """Curriculum stages are shorter than the sequences; words are few enough and fit; groups

@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from strata import config
 from strata.config import Settings, setting
+from strata.curves import Curve, Stored
 from strata.neural_rg.flow_settings import FlowSettings, MeraSettings, PatchFlow
 from strata.neural_rg.target_settings import IsingSettings, TargetSettings
 from strata.training_settings import TrainingSettings
@@ -254,6 +255,10 @@ class RunSettings(config.RunSettings):
         *(f"plot_{what}" for what in ("configurations", "snapshots", "hamiltonian", "information")),
         *(f"plot_{what}" for what in ("renormalization", "responses")),
     )
+    headline: ClassVar = (
+        *("gap", "forward_gap", "effective_sample_fraction", "acceptance"),
+        *("*_squared_chain", "exact_*_squared", "chain_length_over_tau"),
+    )
 
     seed: int = setting(0, "Seed of all randomness of the run.", ge=0)
     target: TargetSettings = setting(
@@ -297,6 +302,22 @@ class RunSettings(config.RunSettings):
         files += ["analysis.json", "verdict.json"]
         drawn = [f"{figure}.{suffix}" for figure in figures for suffix in ("pdf", "png")]
         return (*files, *drawn, *animations)
+
+    @property
+    def curve(self) -> Curve:
+        """The variational free energy, which the exact one bounds from below."""
+        return Curve(
+            metric="variational",
+            label="variational free energy",
+            unit="nats",
+            exact=Stored(
+                self.target.exact_file.removeprefix("results/"),
+                "log_partition_field",
+                "exact \N{MINUS SIGN}ln Z",
+                factor=-1.0,
+            ),
+            is_bound=True,
+        )
 
     @property
     def sweep_products(self) -> tuple[str, ...]:

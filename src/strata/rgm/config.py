@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from strata import config
 from strata.config import Settings, canonical, setting
+from strata.curves import Curve, Stored
 from strata.rgm.discrete_settings import CountingSettings, StructureSettings
 from strata.rgm.network_settings import RGMTraining
 
@@ -212,6 +213,11 @@ class RunSettings(config.RunSettings):
         "plot_free_energy",
         *(f"spm_plot_{what}" for what in ("learning", "structure", "confidence")),
     )
+    headline: ClassVar = (
+        *("clean_accuracy_amortised", "clean_accuracy_inferred"),
+        *("clean_mse_level?_amortised", "half_occlusion_0.5_known_accuracy_inferred"),
+        *("generated_consistency", "baseline_accuracy_logistic_raw", "baseline_mse_pca_16"),
+    )
 
     model: Literal["continuous", "spm"] = setting(
         "continuous",
@@ -246,6 +252,17 @@ class RunSettings(config.RunSettings):
         figures = FIGURES if self.model == "continuous" else DISCRETE_FIGURES
         drawn = [f"{figure}.{suffix}" for figure in figures for suffix in ("pdf", "png")]
         return ("settings.json", "specification.gnn", *files, "verdict.json", *drawn)
+
+    @property
+    def curve(self) -> Curve:
+        """The accuracy, beside that of logistic regression on the pixels of the same images."""
+        return Curve(
+            metric="accuracy",
+            label="accuracy",
+            unit="1",
+            exact=Stored("{run}/baselines.h5", "accuracy/logistic_raw", "logistic regression"),
+            axis="training step" if self.model == "continuous" else "images learned",
+        )
 
     @property
     def sweep_products(self) -> tuple[str, ...]:
