@@ -468,6 +468,21 @@ def test_verdicts_train_nothing_and_name_what_is_outdated(edited: Checkout) -> N
     assert "Made before the settings last changed: tiny." in answer.stdout
 
 
+def test_the_command_strata_tells_what_was_made_and_why_it_would_be_made_again(
+    edited: Checkout,
+) -> None:
+    command = [sys.executable, "-m", "strata"]
+    where = {"cwd": edited.folder, "env": edited.environment, "text": True}
+    listed = subprocess.check_output([*command, "ls", "tiny", "tiny_hmm"], **where)
+    assert [line.split()[-1] for line in listed.splitlines()] == ["state", "done", "done"]
+    edited.experiments.write_text(TINY.replace("lr: 1.0e-3", "lr: 2.0e-3", 1))
+    why = subprocess.check_output([*command, "why", "results/tiny/loss_acc.pdf"], **where)
+    causes = [line for line in why.splitlines() if line.startswith("- ")]
+    changed = "- The setting training.lr changed: 0.001 -> 0.002 (in tiny; read by train)."
+    assert causes == [changed]
+    assert "neural_rg_train, neural_rg_plot" in why
+
+
 def test_a_failing_stage_shows_its_sentence_and_leaves_no_output(edited: Checkout) -> None:
     broken = TINY.replace("lr: 1.0e-3", "lr: 1.0e+30, clip_norm: null").replace("tiny", "broken")
     edited.experiments.write_text(TINY + broken)

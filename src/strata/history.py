@@ -2,7 +2,8 @@
 
 Layout: one group per phase (`train`, `eval`, `snapshots`), one dataset per quantity, all as long as
 the group's `step`; units as attributes. While the run goes on the rows stand in `<name>.live.h5`
-beside the final file, replaced as a whole at every checkpoint, so that it can be read at any time.
+beside the final file, replaced as a whole at every checkpoint, so that it can be read at any time;
+its attributes say which process writes it (see `strata.heartbeat`).
 Imports no torch.
 """
 
@@ -64,14 +65,14 @@ class History:
         if self.writes:
             self.live_path.unlink(missing_ok=True)
 
-    def mirror(self) -> None:
-        """Write all rows so far to the live file.
+    def mirror(self, attributes: Mapping[str, Any] | None = None) -> None:
+        """Write all rows so far to the live file, and what the process says of itself.
 
         Raises:
             UserError: the folder is full or read-only.
         """
         if self.writes:
-            self._write(self.live_path, {})
+            self._write(self.live_path, attributes or {})
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Write the final file and remove the live one."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from strata.anomalies import spikes
-from strata.history import History
+from strata.history import History, Table
 
 
 class PendingRows:
@@ -47,3 +47,9 @@ class PendingRows:
     def forget(self) -> None:
         """Drop the rows."""
         self._rows.clear()
+
+
+def rows_up_to(step: int, table: Table) -> dict[str, Tensor]:
+    """Return the rows of one phase of a history until a step."""
+    rows = table["step"] <= step
+    return {name: torch.from_numpy(column[rows]) for name, column in table.items()}

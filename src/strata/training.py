@@ -17,21 +17,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from strata.artifacts import fingerprint, provenance
 from strata.averaging import WeightAverage
 from strata.checkpoints import Checkpoint, RunFiles, copied, save_tensors
 from strata.descent import Descent, adam
 from strata.errors import Interrupted, UserError
-from strata.history import History, Table
+from strata.heartbeat import Pulse
+from strata.history import History
 from strata.interruptions import stop_signals
 from strata.learner import Learner, UpdatingLearner
-from strata.memory import resident_memory
+from strata.memory import memory_held, resident_memory
 from strata.parallel import ALONE, Group
 from strata.progress import Progress
 from strata.randomness import Generators
-from strata.recording import PendingRows
+from strata.recording import PendingRows, rows_up_to
 from strata.reporting import Reporter
 from strata.schedules import Schedule
 from strata.training_settings import TrainingSettings
@@ -109,7 +109,7 @@ def train_to_files(
             {
                 **progress.best,
                 "best_step": progress.best_step,
-                "best_history": _up_to(progress.best_step, history["eval"]),
+                "best_history": rows_up_to(progress.best_step, history["eval"]),
                 "last": learner.module.state_dict(),
                 "last_step": progress.step,
                 "setbacks": progress.setbacks,
@@ -191,6 +191,7 @@ class _Run:
         self.average = WeightAverage(self.descent.parameters, self.settings.ema_decay)
         self._rows = PendingRows(self.settings.record_every)
         self._doing, self._saved_step = "", 0
+        self._pulse = Pulse(self.settings, str(self.generators.device))
 
     def is_complete(self) -> bool:
         """Whether all steps are done, or patience is over."""
@@ -298,7 +299,7 @@ class _Run:
         """Write a checkpoint, and what is new of the history to the live file."""
         self._doing = f"saving step {self.progress.step}"
         self._rows.flush(self.history, self.progress.step)
-        self.history.mirror()
+        self._mirror()
         tables = self.history.tables()
         self.checkpoint.save(
             {
@@ -319,6 +320,10 @@ class _Run:
         self._saved_step = self.progress.step
         self.group.wait()  # so that none reads or leaves before all is written
 
+    def _mirror(self) -> None:
+        held = memory_held(self.generators.device)
+        self.history.mirror(self._pulse.at(self.progress.step, *held))
+
     def resume(self) -> None:
         """Go on from the checkpoint if there is one of this run; else save the starting point."""
         state = self.checkpoint.load()
@@ -328,6 +333,7 @@ class _Run:
             self.save()
             return
         self._restore(state)
+        self._mirror()
         print(f"resuming from step {self.progress.step} of {self.checkpoint.path}", flush=True)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -383,9 +389,3 @@ class _Run:
             flush=True,
         )
         self.save()
-
-
-def _up_to(step: int, table: Table) -> dict[str, Tensor]:
-    """Return the rows of a history until a step."""
-    rows = table["step"] <= step
-    return {name: torch.from_numpy(column[rows]) for name, column in table.items()}

@@ -1,0 +1,1 @@
+"""Views of what the workflow has made, makes, or would make; each reads files and changes none."""
