@@ -1,11 +1,13 @@
 """Files a stage leaves behind: written beside and renamed, with where they came from inside.
 
 Conventions: HDF5 datasets are named arrays with a `unit` attribute; provenance (settings, seed,
-commit, versions, device) stands in the attributes of the file's root. JSON is indented and ends
-with a newline. Nothing here imports torch.
+commit, versions, device) stands in the attributes of the file's root. Behind an HDF5 file's own
+end, where its readers do not look, stands the SHA-256 of all before. JSON is indented and ends with
+a newline. Nothing here imports torch.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -27,33 +29,60 @@ from strata.errors import UserError
 
 CHUNK_BYTES = 1 << 20
 PACKAGES_NAMED = ("strata", "torch", "numpy", "h5py")
+SEAL = b"strata sha256 "
+DIGEST_BYTES = 32
+MOST_EXPANDED, ALWAYS_READ = 100, 1 << 26  # arrays' bytes per byte of a file; bytes
 
 
 @contextlib.contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; rename it to `path` if the block succeeds.
 
-    A reader sees the old file or the whole new one. On an error nothing is left.
+    A reader sees the old file or the whole new one. On an error nothing is left; what a killed
+    process left beside is overwritten.
 
     Raises:
-        UserError: the folder is full, read-only, or no folder.
+        UserError: the folder is full, read-only, or no folder; another process writes this file.
     """
     beside = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{path} cannot be written ({error.strerror or error}); nothing was left under "
-                "this name. Free some space, or name another folder."
-            ) from error
-        raise
+        with _held(beside, path):
+            try:
+                yield beside
+                with open(beside, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(beside, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    beside.unlink()
+                raise
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); nothing was left under "
+            "this name. Free some space, or name another folder."
+        ) from error
+
+
+@contextlib.contextmanager
+def _held(beside: Path, path: Path) -> Iterator[None]:
+    """Hold the file beside `path`, made where there is none, against other processes."""
+    is_held = False
+    while not is_held:
+        with open(beside, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{path} is being written by another process; wait for it, or stop it."
+                ) from error
+            except OSError:
+                pass  # a file system without locks, where nothing can be held
+            # Its last holder may have renamed it before the lock was had.
+            with contextlib.suppress(FileNotFoundError):
+                is_held = os.path.samestat(os.fstat(file.fileno()), os.stat(beside))
+            if is_held:
+                yield
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -81,8 +110,10 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}).") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: cannot be read as JSON ({error}); build it again, or name another file."
+        ) from error
 
 
 def read_entry(path: Path, name: str) -> Any:
@@ -127,8 +158,8 @@ def write_h5(
             file.create_dataset(name, data=array, **how).attrs["unit"] = units[name]
         file.flush()
         image = file.id.get_file_image()
-    with written_beside(path) as beside:
-        beside.write_bytes(image)
+    with written_beside(path) as beside, open(beside, "wb") as sealed:
+        sealed.writelines([image, SEAL, hashlib.sha256(image).digest()])
 
 
 def _chunks(array: np.ndarray) -> tuple[int, ...]:
@@ -142,9 +173,10 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading.
 
     Raises:
-        UserError: the file is missing, truncated, or something else than HDF5.
+        UserError: the file is missing, truncated or changed, or something else than HDF5.
     """
     try:
+        _check_seal(path)
         file = h5py.File(path, "r")
     except BlockingIOError as error:
         raise UserError(f"{path} is being written by another process; try again.") from error
@@ -155,21 +187,50 @@ def open_h5(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+def _check_seal(path: Path) -> None:
+    """Compare an HDF5 file with the digest behind its end; another program's file has none.
+
+    Raises:
+        OSError: they differ.
+    """
+    with open(path, "rb") as file:
+        left = os.fstat(file.fileno()).st_size - len(SEAL) - DIGEST_BYTES
+        file.seek(max(0, left))
+        seal = file.read()
+        if not seal.startswith(SEAL):
+            return
+        file.seek(0)
+        digest = hashlib.sha256()
+        while left > 0 and (part := file.read(min(left, CHUNK_BYTES))):
+            digest.update(part)
+            left -= len(part)
+    if seal != SEAL + digest.digest():
+        raise OSError("another digest than the file says")
+
+
 def read_h5(path: Path, *needed: str) -> dict[str, np.ndarray]:
     """Return every dataset of a file by its full name (`group/name`).
 
     Raises:
-        UserError: the file is missing or damaged, or has no dataset of a needed name.
+        UserError: the file is missing or damaged, has no dataset of a needed name, or is small and
+            stands for far too much.
     """
     arrays: dict[str, np.ndarray] = {}
-    with open_h5(path) as file:
-        file.visititems(
-            lambda name, item: (
-                arrays.update({name: np.asarray(item[()])})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+    allowed = ALWAYS_READ + MOST_EXPANDED * (path.stat().st_size if path.is_file() else 0)
+
+    def read(name: str, item: Any) -> None:
+        nonlocal allowed
+        if isinstance(item, h5py.Dataset):
+            allowed -= (item.size or 0) * item.dtype.itemsize
+            if allowed < 0:
+                raise UserError(
+                    f"{path} stands for more than {MOST_EXPANDED} times its own size (at {name}), "
+                    "as no stage writes it; name another file."
+                )
+            arrays[name] = np.asarray(item[()])
+
+    with open_h5(path) as file, damage_named(path):
+        file.visititems(read)
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise UserError(f"{path} holds no {' and no '.join(missing)}; name the right file.")
@@ -177,9 +238,32 @@ def read_h5(path: Path, *needed: str) -> dict[str, np.ndarray]:
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
-    """Return the attributes at the root of an HDF5 file."""
-    with open_h5(path) as file:
+    """Return the attributes at the root of an HDF5 file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    with open_h5(path) as file, damage_named(path):
         return dict(file.attrs)
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Say "damaged" of whatever goes wrong within, which does nothing but read an HDF5 file.
+
+    Without a digest damage is not noticed before, and may show in any error.
+
+    Raises:
+        UserError: something went wrong.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged ({error}); build it again, or name another file."
+        ) from error
 
 
 def check_origin(path: Path, settings_json: str) -> None:

@@ -9,10 +9,11 @@ import contextlib
 import fcntl
 import io
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -51,14 +52,12 @@ class Checkpoint:
         """Hold the run's lock.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or the folder is full or read-only.
         """
         if not self.writes:
             yield
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock_path = self.path.with_name(f".{self.path.name}.lock")
-        with open(lock_path, "a+") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -67,10 +66,26 @@ class Checkpoint:
                     f"{self.path.parent}: another process ({lock.read().strip() or 'unknown'}) is "
                     "training here; wait for it, or stop it."
                 ) from error
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()}")
-            lock.flush()
+            except OSError as error:
+                raise UserError(
+                    f"{self.path.parent} cannot be locked against other processes "
+                    f"({error.strerror}); name a folder of another file system."
+                ) from error
+            with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), f"process {os.getpid()}".encode())
             yield
+            os.ftruncate(lock.fileno(), 0)  # equal runs leave equal files
+
+    def _lock_file(self) -> TextIO:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return open(self.path.with_name(f".{self.path.name}.lock"), "a+")
+        except OSError as error:
+            raise UserError(
+                f"{self.path.parent} cannot be written to ({error.strerror}), and nothing was "
+                "trained. Free some space, or name another folder."
+            ) from error
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, atomically."""
@@ -138,11 +153,30 @@ def load_tensors(path: Path, remedy: str) -> dict[str, Any]:
         UserError: the file is missing or damaged; `remedy` ends the sentence.
     """
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; {remedy}.") from error
     except Exception as error:  # damaged bytes can fail anywhere in unpickling
-        raise UserError(f"{path} is damaged (truncated?); {remedy}.") from error
+        raise UserError(
+            f"{path} is damaged (truncated?) or holds more than tensors and plain values, and "
+            f"nothing in it was run; {remedy}."
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds something else than a saved run; {remedy}.")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Compare each part of a file of `torch.save` with its CRC-32, which torch itself does not.
+
+    Raises:
+        ValueError: they differ, or a part is compressed, as torch writes none.
+        zipfile.BadZipFile: the file is none of `torch.save`.
+    """
+    with zipfile.ZipFile(path) as parts:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+            raise ValueError("Expected parts that are not compressed; get the file again.")
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise ValueError(f"Expected another CRC-32 of {damaged}; get the file again.")

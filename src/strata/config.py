@@ -21,7 +21,10 @@ from strata.curves import Curve
 from strata.errors import UserError
 
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-NUMBER_WITHOUT_POINT = re.compile(r"([+-]?\d+\.?\d*)[eE]([+-]?\d+)")
+NUMBER_WITHOUT_POINT = re.compile(r"([+-]?\d+(?:\.\d*)?)[eE]([+-]?\d+)")
+UNFIT_FOR_FILES = re.compile(r"[{}\x00-\x1f\x7f]")
+LONGEST_VALUE = 200  # letters of a value in a message
+MOST_COMPLAINTS = 30  # about one block
 ParsedSettings = TypeVar("ParsedSettings", bound="Settings")
 ParsedRun = TypeVar("ParsedRun", bound="RunSettings")
 
@@ -137,6 +140,21 @@ def sha256(text: str) -> str:
 def setting(default: Any, sentence: str, *, unit: str | None = None, **constraints: Any) -> Any:
     """Return a pydantic field with its default, the sentence that explains it, and its unit."""
     return Field(default, description=sentence, json_schema_extra={"unit": unit}, **constraints)
+
+
+def file_names(names: Any) -> Any:
+    """Return the name of a file, None or several names, for a field's validator.
+
+    Raises:
+        ValueError: a name that Snakemake would read as a pattern, or that is more than a line.
+    """
+    for name in names if isinstance(names, tuple) else [names]:
+        if name is not None and UNFIT_FOR_FILES.search(name):
+            raise ValueError(
+                "expected a file's name without braces, which Snakemake fills in, and without "
+                f"control characters; got {shown(name)}."
+            )
+    return names
 
 
 class DatasetSources(Settings):
@@ -264,8 +282,20 @@ def parse(
     try:
         return model.model_validate(block, context={"in_part": in_part})
     except ValidationError as error:
-        lines = [f"{context}: {_complaint(item, model)}" for item in error.errors()]
+        items = error.errors(include_url=False)
+        lines = [f"{context}: {_complaint(item, model)}" for item in items[:MOST_COMPLAINTS]]
+        if len(items) > MOST_COMPLAINTS:
+            lines.append(f"{context}: {len(items) - MOST_COMPLAINTS} complaints more.")
         raise UserError("\n".join(lines)) from error
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it, cut short where it is very long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes
+        return f"something of type {type(value).__name__} that is too long to show"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} ..."
 
 
 def _complaint(item: Any, model: type[BaseModel]) -> str:
@@ -273,28 +303,28 @@ def _complaint(item: Any, model: type[BaseModel]) -> str:
     place, block, rivals = _place(tuple(str(part) for part in item["loc"]), model)
     key, kind, value = ".".join(place), item["type"], item["input"]
     if kind == "extra_forbidden":
-        return f"{key} is no setting{_whose_setting(place, block, rivals, model)}"
+        return f"{key[:LONGEST_VALUE]} is no setting{_whose_setting(place, block, rivals, model)}"
     if kind == "value_error":
         return f"{key}: {item['ctx']['error']}" if key else f"{item['ctx']['error']}"
     if kind == "missing":
         return f"{key} is missing; it has no default."
     if kind == "union_tag_invalid":
         expected = item["ctx"]["expected_tags"].replace("'", "")
-        return f"{key}.name: expected one of {expected}; got {value['name']!r}."
+        return f"{key}.name: expected one of {expected}; got {shown(value['name'])}."
     if kind in ("model_type", "model_attributes_type"):
-        return f"{key}: expected a block of settings; got {value!r}."
+        return f"{key}: expected a block of settings; got {shown(value)}."
     if kind == "tuple_type":
-        return f"{key}: expected a list; got {value!r}."
+        return f"{key}: expected a list; got {shown(value)}."
     number = NUMBER_WITHOUT_POINT.fullmatch(value) if isinstance(value, str) else None
     if kind == "float_type" and number:
         mantissa, exponent = number.groups()
         return (
-            f"{key}: expected a number; got the text {value!r}, because YAML 1.1 wants a point and "
-            f"a sign in such numbers: write {mantissa}{'' if '.' in mantissa else '.0'}e"
+            f"{key}: expected a number; got the text {shown(value)}, because YAML 1.1 wants a "
+            f"point and a sign in such numbers: write {mantissa}{'' if '.' in mantissa else '.0'}e"
             f"{'' if exponent[0] in '+-' else '+'}{exponent}."
         )
     expected = item["msg"].removeprefix("Input should be ").removeprefix("String should have ")
-    return f"{key}: expected {expected}; got {value!r}."
+    return f"{key}: expected {expected}; got {shown(value)}."
 
 
 def _place(
@@ -361,10 +391,10 @@ def read_settings(model: type[ParsedRun], path: Path, stage: str) -> ParsedRun:
     """
     try:
         block = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as settings ({error}).") from error
     if not isinstance(block, dict):
-        raise UserError(f"{path}: expected settings by name; got {block!r}.")
+        raise UserError(f"{path}: expected settings by name; got {shown(block)}.")
     settings = parse(model, block, str(path), in_part=True)
     missing = [section for section in model.stage_sections[stage] if section not in block]
     if missing:

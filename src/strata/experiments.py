@@ -18,12 +18,13 @@ from typing import Any
 
 import yaml
 
-from strata.config import RunSettings, WorkflowSettings, parse
+from strata.config import RunSettings, WorkflowSettings, parse, shown
 from strata.errors import UserError
 from strata.sweeps import merged, unfolded
 
 EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 LAYERS = "layers"
+MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # of a YAML file; values with aliases written out
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
 RESERVED_NAMES = frozenset(
     {"all", "demo", "verdicts", "settings", "stage_settings", "summary", "mnist", "fashion_mnist"}
@@ -74,7 +75,33 @@ def known_families() -> list[str]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but keys are texts, and none stands twice."""
+    """YAML 1.1 as PyYAML reads it, but keys are texts, none stands twice, and aliases are few."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the document before its values are made.
+
+        Raises:
+            yaml.constructor.ConstructorError: with its aliases written out it is too long.
+        """
+        node = super().get_single_node()
+        if node is not None and _length(node, {}) > MOST_VALUES:
+            problem = f"more than {MOST_VALUES} values, with every alias written out"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return node
+
+
+def _length(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Return how many values stand in a node, aliases written out; `known` are those counted."""
+    if known.get(node) == 0:
+        problem = "an alias stands inside what it stands for"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    if node not in known:
+        known[node] = 0
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in parts for part in pair]
+        known[node] = 1 + sum(_length(part, known) for part in parts)
+    return known[node]
 
 
 def _mapping_of_texts(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
@@ -102,9 +129,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
     Raises:
-        UserError: the file is missing or is not YAML, holds a key twice or one that is no text.
+        UserError: the file is missing, too long or not YAML, holds a key twice or one that is no
+            text.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(
+                f"{path}: expected a settings file of at most {MOST_BYTES} bytes; got "
+                f"{path.stat().st_size}; name another file."
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a settings file ({error}).") from error
@@ -113,11 +146,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}, line {line}: not valid YAML ({error.problem}).") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid YAML (blocks in blocks, too deep).") from error
     except (yaml.YAMLError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{path}: not valid YAML ({problem}).") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping of names to settings; got {content!r}.")
+        raise UserError(f"{path}: expected a mapping of names to settings; got {shown(content)}.")
     return content
 
 
@@ -172,11 +207,11 @@ def load_experiments(family: str, path: Path) -> dict[str, Experiment]:
     for name, block in content.items():
         if not EXPERIMENT_NAME.fullmatch(name):
             raise UserError(
-                f"{path}: {name!r} cannot name an experiment; use letters, digits and "
+                f"{path}: {shown(name)} cannot name an experiment; use letters, digits and "
                 "underscores, a letter first."
             )
         if block is not None and not isinstance(block, dict):
-            raise UserError(f"{path}: {name}: expected a block of settings; got {block!r}.")
+            raise UserError(f"{path}: {name}: expected a block of settings; got {shown(block)}.")
         block = _on_layers(dict(block or {}), layers, f"{path}: {name}")
         experiments[name] = _expand(name, family, model, block, path)
     return experiments
@@ -184,7 +219,9 @@ def load_experiments(family: str, path: Path) -> dict[str, Experiment]:
 
 def _known_layers(layers: Any, path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(layers, dict) or not all(isinstance(b, dict) for b in layers.values()):
-        raise UserError(f"{path}: {LAYERS}: expected named blocks of settings; got {layers!r}.")
+        raise UserError(
+            f"{path}: {LAYERS}: expected named blocks of settings; got {shown(layers)}."
+        )
     return layers
 
 
@@ -194,12 +231,14 @@ def _on_layers(
     """Return an experiment's block on top of the layers that it names."""
     names = block.pop(LAYERS, [])
     if not isinstance(names, list):
-        raise UserError(f"{context}: {LAYERS}: expected a list of names; got {names!r}.")
+        raise UserError(f"{context}: {LAYERS}: expected a list of names; got {shown(names)}.")
     result: dict[str, Any] = {}
     for name in names:
         if not isinstance(name, str) or name not in layers:
             known = ", ".join(layers) or "none"
-            raise UserError(f"{context}: {LAYERS}: there is no layer {name!r}; known: {known}.")
+            raise UserError(
+                f"{context}: {LAYERS}: there is no layer {shown(name)}; known: {known}."
+            )
         result = merged(result, layers[name])
     return merged(result, block)
 

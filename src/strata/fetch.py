@@ -86,7 +86,8 @@ def _kept(dataset: Dataset, folder: Path) -> tuple[Contents, list[str]]:
     for file in dataset.files:
         for path in (folder / file.name, folder / f"{file.name}.gz"):
             if path.is_file() and file.name not in contents:
-                contents[file.name] = path.read_bytes()
+                with open(path, "rb") as kept:
+                    contents[file.name] = kept.read(file.most_bytes)
                 try:
                     file.array(contents[file.name])
                 except DamagedFile as error:

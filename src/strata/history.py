@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from strata.artifacts import open_h5, write_h5
+from strata.artifacts import damage_named, open_h5, write_h5
 from strata.errors import UserError
 
 Table = dict[str, np.ndarray]
@@ -96,7 +96,7 @@ def read_history(path: Path, phase: str, *needed: str) -> Table:
         UserError: no such file, a damaged one, or one without such a phase or a needed quantity, or
             without rows of it.
     """
-    with open_h5(path) as file:
+    with open_h5(path) as file, damage_named(path):
         if phase not in file:
             raise UserError(f"{path} holds no rows of the phase {phase!r}; name the right file.")
         table = {name: dataset[()] for name, dataset in file[phase].items()}

@@ -9,6 +9,8 @@ process stands in the file that torchrun names for it, and the one that started 
 """
 
 import argparse
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -23,6 +25,7 @@ from strata.errors import Interrupted, UserError
 EXIT_BUG = 1
 EXIT_BAD_INPUT = 2
 EXIT_TRY_AGAIN = 75
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 COMPLAINT = "strata: "
 """What the sentence begins with that a stage ends on."""
@@ -98,7 +101,7 @@ def run_stage(main: Callable[[], None]) -> NoReturn:
         elif sentence is None:
             raise
         else:
-            print(f"{COMPLAINT}{sentence}", file=sys.stderr, flush=True)
+            _complain(sentence)
         sys.exit(status)
     sys.exit(0)
 
@@ -111,6 +114,9 @@ def _meaning(error: Exception) -> tuple[int, str | None]:
         return EXIT_TRY_AGAIN, str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return EXIT_BAD_INPUT, f"{error.filename}: {error.strerror}."
+    if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        sentence = f"the log cannot be written ({error.strerror}); free some space."
+        return EXIT_BAD_INPUT, sentence
     return EXIT_BUG, None
 
 
@@ -119,3 +125,15 @@ def _report(status: int, message: str) -> None:
     report = {"message": message, "timestamp": int(time.time()), "status": status}
     with open(os.environ[ERROR_FILE], "w", encoding="utf-8") as file:
         json.dump(report, file)
+
+
+def _complain(sentence: str) -> None:
+    """Say what is wrong, if it can be said: the log may lie on a full disk too."""
+    try:
+        print(f"{COMPLAINT}{sentence}", file=sys.stderr, flush=True)
+    except OSError:
+        # What is left in the buffers would fail again when the process ends, with its own status.
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.dup2(nowhere, sys.stderr.fileno())

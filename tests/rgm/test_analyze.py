@@ -95,7 +95,6 @@ def baselines() -> dict[str, Any]:
         "mse/mean_image": 0.07,
         "mse/pca_4": 0.03,
         "accuracy/logistic_raw": 0.92,
-        "seconds/mse/pca_4": 1.0,
         "generated/judged": judged,
         "generated/judge_accuracy": 0.98,
         "generated/diversity": np.linspace(0.6, 0.9, CLASSES),

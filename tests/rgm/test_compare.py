@@ -54,18 +54,12 @@ def test(images: Path) -> Digits:
     return part(images, "test", N_TEST)
 
 
-def untimed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: array for name, array in arrays.items() if not name.startswith("seconds/")}
-
-
-def test_every_method_has_its_numbers_and_the_time_it_took(finished: Any) -> None:
+def test_every_method_has_its_numbers(finished: Any) -> None:
     arrays = read_h5(finished.path("baselines"))
-    timed = NAMES["mse"] | NAMES["accuracy"]
     assert set(arrays) == {
         *(f"mse/{name}" for name in NAMES["mse"]),
         *(f"mse_clipped/{name}" for name in NAMES["mse"]),
         *(f"accuracy/{name}" for name in NAMES["accuracy"]),
-        *(f"seconds/{name}" for name in timed),
         *(f"generated/{name}" for name in (
             "judged", "judge_accuracy", "consistency", "diversity",
         )),
@@ -78,10 +72,7 @@ def test_every_method_has_its_numbers_and_the_time_it_took(finished: Any) -> Non
         assert file.attrs["settings"] == text
         assert file.attrs["settings_sha256"] == hashlib.sha256(text.encode()).hexdigest()
         units = {name: file[name].attrs["unit"] for name in arrays}
-    assert units == {
-        name: "s" if name.startswith("seconds/") else "1/pixel" if name.startswith("mse") else "1"
-        for name in arrays
-    }
+    assert units == {name: "1/pixel" if name.startswith("mse") else "1" for name in arrays}
 
 
 def test_errors_are_those_of_numpy(
@@ -143,7 +134,7 @@ def test_only_the_training_images_of_the_run_are_fitted_to(
     tests = np.flatnonzero(held.split == 2)[:N_TEST]
     pixels[tests], labels[tests] = pixels[tests[::-1]], labels[tests[::-1]]
     again = compared(finished, tmp_path / "b.h5", images=new_images(images=pixels, labels=labels))
-    for name, array in untimed(found).items():
+    for name, array in found.items():
         np.testing.assert_allclose(again[name], array, rtol=1e-6, err_msg=name)
 
 

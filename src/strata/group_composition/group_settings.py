@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from strata.config import Settings, setting
+from strata.config import Settings, file_names, setting
 
 MAX_ORDER = 720
 """Largest order: irreducible representations of tables take memory of the order's square."""
@@ -139,6 +139,8 @@ class FromTable(Settings):
         ge=2,
         le=MAX_ORDER,
     )
+
+    _name = field_validator("file")(file_names)
 
 
 GroupSettings = (

@@ -7,10 +7,10 @@ torch nor numpy.
 
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from strata import config
-from strata.config import Settings, setting
+from strata.config import Settings, file_names, setting
 from strata.curves import Curve, Stored
 from strata.neural_rg.flow_settings import FlowSettings, MeraSettings, PatchFlow
 from strata.neural_rg.target_settings import IsingSettings, TargetSettings
@@ -195,6 +195,8 @@ class OriginalSettings(Settings):
     parameters: str | None = setting(
         None, "Its _settings.h5 (MERA runs have one), to be checked against flow and target."
     )
+
+    _names = field_validator("checkpoint", "parameters")(file_names)
 
 
 class ExpectedSettings(Settings):

@@ -9,10 +9,10 @@ exemplars, and counts. Imports neither torch nor numpy.
 
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from strata import config
-from strata.config import Settings, canonical, setting
+from strata.config import Settings, canonical, file_names, setting
 from strata.curves import Curve, Stored
 from strata.rgm.discrete_settings import CountingSettings, StructureSettings
 from strata.rgm.network_settings import RGMTraining
@@ -238,6 +238,8 @@ class RunSettings(config.RunSettings):
     generation: GenerationSettings = setting(GenerationSettings(), "Digits drawn from the model.")
     active: ActiveSettings = setting(ActiveSettings(), "Active learning of the classes.")
     expected: ExpectedSettings = setting(ExpectedSettings(), "What the verdict asks for.")
+
+    _names = field_validator("specification")(file_names)
 
     def verdict_json(self) -> str:
         """Return what the verdict depends on: what the stages of this model read."""

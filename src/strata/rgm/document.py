@@ -29,6 +29,7 @@ class Place:
 
 
 NOWHERE = Place("", 0)
+MOST_FINDINGS, LONGEST_FINDING = 100, 1000  # that are shown; letters of one
 NAME_OF_A_LEVEL = re.compile(r"(.+)_level([0-9]+)")
 
 Edge = tuple[str, str, bool, str | None]  # source, target, whether directed, label
@@ -113,9 +114,18 @@ class Document:
 
 
 def refuse(findings: Sequence[str]) -> None:
-    """Raise a `UserError` with one finding a line, if there are any."""
-    if findings:
-        raise UserError("\n".join(findings))
+    """Raise a `UserError` with one finding a line, if there are any.
+
+    Of very many the first are shown, and of a very long one its beginning.
+    """
+    lines = [
+        finding if len(finding) <= LONGEST_FINDING else f"{finding[:LONGEST_FINDING]} ..."
+        for finding in findings[:MOST_FINDINGS]
+    ]
+    if len(findings) > MOST_FINDINGS:
+        lines.append(f"{len(findings) - MOST_FINDINGS} findings more.")
+    if lines:
+        raise UserError("\n".join(lines))
 
 
 def notation_warnings(document: Document) -> list[str]:

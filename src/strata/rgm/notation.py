@@ -76,8 +76,9 @@ TIME = re.compile(
 )
 DIMENSION = re.compile("[1-9][0-9]{0,8}")
 WHOLE_NUMBER = re.compile("[+-]?[0-9]{1,15}")
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 NESTED_NUMBERS = re.compile(r"[-+0-9eE.,(){}\s]+")
+MOST_BYTES = 1 << 20  # of a file
 
 Item = TypeVar("Item")
 
@@ -128,8 +129,17 @@ def parse_notation(text: str, name: str) -> Document:
 
 
 def read_notation(path: Path) -> Document:
-    """Return the document in a file; raises UserError as `parse_notation`, or if it is no text."""
+    """Return the document in a file.
+
+    Raises:
+        UserError: as `parse_notation`; the file is missing, too long or no text.
+    """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(
+                f"{path}: expected a specification of at most {MOST_BYTES} bytes; got "
+                f"{path.stat().st_size}; name another file."
+            )
         return parse_notation(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a specification ({error}).") from error
@@ -320,14 +330,17 @@ def _annotation(line: str, place: Place) -> Annotation:
 
 def _whole_assignments(lines: Lines, findings: list[str]) -> Iterator[tuple[Place, str]]:
     """Yield assignments without comments, joined from their first line to the closing brace."""
-    start, text = Place("", 0), ""
+    start, parts, n_open = Place("", 0), list[str](), {"{}": 0, "()": 0}
     for place, line in lines:
-        start = place if not text else start
-        text += line.partition("#")[0].strip() + "\n"
-        if all(text.count(opening) == text.count(closing) for opening, closing in ("{}", "()")):
-            yield start, text
-            text = ""
-    if text:
+        start = place if not parts else start
+        text = line.partition("#")[0].strip()
+        parts.append(text + "\n")
+        for pair in n_open:
+            n_open[pair] += text.count(pair[0]) - text.count(pair[1])
+        if not any(n_open.values()):
+            yield start, "".join(parts)
+            parts = []
+    if parts:
         findings.append(f"{start}: a brace or parenthesis is opened and not closed.")
 
 

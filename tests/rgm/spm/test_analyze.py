@@ -109,7 +109,6 @@ def baselines() -> Arrays:
     return {
         "mse/pca_16": 0.03,
         "accuracy/nearest_exemplar": 0.71,
-        "seconds/mse/pca_16": 1.0,
         "generated/judged": judged,
         "generated/judge_accuracy": 0.97,
         "generated/diversity": np.linspace(0.6, 0.9, CLASSES),
