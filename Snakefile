@@ -12,3 +12,4 @@ rule all:
 
 
 refuse_unknown_targets()
+pack_no_conda_environments()

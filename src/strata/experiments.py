@@ -28,7 +28,7 @@ MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # of a YAML file; values with aliase
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
 RESERVED_NAMES = frozenset(
     {"all", "demo", "verdicts", "settings", "stage_settings", "summary", "mnist", "fashion_mnist"}
-    | {"summaries", "compare", "comparison", "data", "exact", "logs"}
+    | {"summaries", "compare", "comparison", "crate", "data", "exact", "logs"}
 )
 
 

@@ -67,28 +67,66 @@ def verdict_rows(run: str, path: Path) -> list[dict[str, Any]]:
     return [{"run": run, "check": check["name"], **check} for check in read_entry(path, "checks")]
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """The verdicts of many runs: a row per check, and the runs that a table cannot speak for."""
+
+    rows: Sequence[Mapping[str, Any]]
+    not_run: Sequence[str]
+    outdated: Sequence[str]
+
+
+def gather(results: Path, runs: Mapping[str, str]) -> Gathered:
+    """Return the verdicts of the runs (name -> SHA-256 of what its verdict depends on).
+
+    Raises:
+        UserError: a verdict.json is something else.
+    """
+    rows: list[dict[str, Any]] = []
+    not_run, outdated = [], []
+    for name, settings_sha256 in runs.items():
+        path = results / name / "verdict.json"
+        if not path.exists():
+            not_run.append(name)
+            continue
+        rows += verdict_rows(name, path)
+        if read_entry(path, "provenance").get("settings_sha256") != settings_sha256:
+            outdated.append(name)
+    return Gathered(rows, not_run, outdated)
+
+
 def markdown_table(
     rows: Sequence[Mapping[str, Any]], not_run: Sequence[str], outdated: Sequence[str] = ()
 ) -> str:
     """Return the rows as an aligned Markdown table, and lines that name what it lacks."""
     header = ("run", "check", "measured", "", "expected", "unit", "verdict")
-    cells = [header, *(_cells(row) for row in rows)]
+    cells = [header, *(row_cells(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    failed = sum(not row["passed"] for row in rows)
-    lines += ["", f"{len(rows) - failed} of {len(rows)} checks passed."]
-    if outdated:
-        lines += ["", f"Made before the settings last changed: {', '.join(outdated)}."]
-    if not_run:
-        lines += ["", f"Not run yet: {', '.join(not_run)}."]
+    for sentence in sentences(rows, not_run, outdated):
+        lines += ["", sentence]
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def sentences(
+    rows: Sequence[Mapping[str, Any]], not_run: Sequence[str], outdated: Sequence[str]
+) -> list[str]:
+    """Return what is to be said with a table: how many checks passed, and what it lacks."""
+    failed = sum(not row["passed"] for row in rows)
+    said = [f"{len(rows) - failed} of {len(rows)} checks passed."]
+    if outdated:
+        said.append(f"Made before the settings last changed: {', '.join(outdated)}.")
+    if not_run:
+        said.append(f"Not run yet: {', '.join(not_run)}.")
+    return said
+
+
+def row_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a row as texts: run, check, measured, relation, expected, unit, verdict."""
     digits = _digits(row)
     measured, expected, tolerance = (
         "not finite" if row[name] is None else f"{row[name]:.{digits}f}"
@@ -126,23 +164,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--markdown", type=Path, required=True, help="output")
     parser.add_argument("--csv", type=Path, required=True, help="output")
     arguments = parser.parse_args(argv)
-    rows: list[dict[str, Any]] = []
-    not_run, outdated = [], []
+    runs = {}
     for name, _, settings_sha256 in (run.rpartition("=") for run in arguments.run):
         if not name:
             raise UserError(f"--run: expected NAME=SHA256; got {settings_sha256!r}.")
-        path = arguments.results / name / "verdict.json"
-        if not path.exists():
-            not_run.append(name)
-            continue
-        rows += verdict_rows(name, path)
-        if read_entry(path, "provenance").get("settings_sha256") != settings_sha256:
-            outdated.append(name)
+        runs[name] = settings_sha256
+    found = gather(arguments.results, runs)
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    markdown = markdown_table(rows, not_run, outdated)
+    writer.writerows(found.rows)
+    markdown = markdown_table(found.rows, found.not_run, found.outdated)
     with written_beside(arguments.csv) as beside:
         beside.write_text(table.getvalue(), encoding="utf-8")
     with written_beside(arguments.markdown) as beside:

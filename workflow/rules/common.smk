@@ -1,6 +1,7 @@
 """Experiments and the functions that rules ask about them. No rules."""
 
 import importlib.util
+import mimetypes
 import os
 import sys
 from pathlib import Path, PurePath
@@ -23,6 +24,11 @@ try:
     COMPARED = compared(WORKFLOW.compare, EXPERIMENTS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+# Snakemake hands on what it was asked for only after the rules are read.
+ASKED, _ = get_argument_parser().parse_known_args(
+    sys.argv[1:] if "snakemake" in sys.argv[0] else []
+)
 
 RUNS = {name: run for e in EXPERIMENTS.values() for name, run in e.runs.items()}
 # What a stage asks for that computes on a GPU if it can; counted under --resources gpu=<number>.
@@ -81,6 +87,23 @@ def settings_of_stage(wildcards):
 def runs_and_settings(wildcards):
     """Return what `strata.verdicts` needs to know of every run: name and hash of its settings."""
     return [f"--run={name}={sha256(run.verdict_json())}" for name, run in RUNS.items()]
+
+
+def verdicts_of_report(categories):
+    """Return the verdicts of the runs whose figures a report shows, in reStructuredText."""
+    from strata.report_page import verdict_page  # slow to import, and of use in reports alone
+
+    figures = [f for groups in categories.values() for group in groups.values() for f in group]
+    shown = {figure.labels["run"] for figure in figures}
+    runs = {
+        name: sha256(run.verdict_json())
+        for name, run in RUNS.items()
+        if {name, name.partition("/")[0]} & shown
+    }
+    try:
+        return verdict_page(Path("results"), runs)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def modules(*names):
@@ -157,11 +180,23 @@ def refuse_unknown_targets():
 
 
 def requested_targets():
-    """Return the targets on Snakemake's command line, none where it is used as a library.
+    """Return the targets on Snakemake's command line, none where it is used as a library."""
+    return sorted(map(str, ASKED.targets or ()))
 
-    Snakemake hands them to the workflow only after the rules are read.
+
+def pack_no_conda_environments():
+    """Where an archive is asked for, take the conda environments from the rules.
+
+    Snakemake would create them and pack the packages that conda itself installs; ours are installed
+    by pip, from pins (envs/) that are in the archive.
     """
-    if "snakemake" not in sys.argv[0]:
-        return []
-    arguments, _ = get_argument_parser().parse_known_args(sys.argv[1:])
-    return sorted(map(str, arguments.targets or ()))
+    if ASKED.archive:
+        for known in workflow.rules:
+            known.conda_env = None
+
+
+# A report's first page, workflow/report/workflow.rst, is given the settings and nothing else. Its
+# viewer shows pictures of few kinds, GIF not among them; browsers go by the content.
+if ASKED.report:
+    config["verdicts_of_report"] = verdicts_of_report
+    mimetypes.add_type("image/png", ".gif")

@@ -3,7 +3,8 @@
 Inputs: config/*.yaml; verdict.json and analysis.json of runs.
 Outputs: results/<run>/settings.json, results/<run>/settings/<stage>.json,
 results/<sweep>/summary.{csv,md,html}; as a by-product of the target `verdicts`,
-results/verdicts.{md,csv}, and of `summaries`, the summaries of all sweeps from the runs there are.
+results/verdicts.{md,csv}, of `summaries`, the summaries of all sweeps from the runs there are, of
+`crate`, results/ro-crate-metadata.json.
 """
 
 
@@ -13,6 +14,7 @@ localrules:
     summary,
     summaries,
     verdicts,
+    crate,
 
 
 rule settings:
@@ -106,3 +108,14 @@ rule verdicts:
     shell:
         "python -m strata.verdicts --results results {params.runs:q}"
         " --markdown results/verdicts.md --csv results/verdicts.csv 2> {log:q}"
+
+
+rule crate:
+    """Describe every result so far, and the job that made it, as an RO-Crate; runs nothing else."""
+    log:
+        "results/logs/crate.log",
+    conda:
+        "../../envs/strata.yaml"
+    shell:
+        "python -m strata.provenance_crate --results results --records .snakemake/metadata"
+        " --crate results/ro-crate-metadata.json 2> {log:q}"
