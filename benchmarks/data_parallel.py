@@ -142,7 +142,9 @@ def row(found: Found, reference: Found) -> list[str]:
     """Return the cells of a line."""
     rate, n = found["batch"] / found["seconds"], found["devices"]
     speed_up = rate * reference["seconds"] / reference["batch"]
-    losses, expected = (torch.tensor(one["losses"]).double() for one in (found, reference))
+    losses, expected = (
+        torch.tensor(one["losses"], dtype=torch.float64) for one in (found, reference)
+    )
     difference = ((losses - expected) / expected).abs().max().item()
     return [
         found["scaling"] if n > 1 else "one device",
