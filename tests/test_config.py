@@ -14,9 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from strata.config import (
-    DatasetSources,
     Settings,
-    WorkflowSettings,
     block_name,
     blocks_of,
     key_paths,
@@ -31,6 +29,7 @@ from strata.neural_rg.config import OriginalSettings, RunSettings
 from strata.neural_rg.flow_settings import MeraSettings, TebdSettings
 from strata.neural_rg.target_settings import CRITICAL_TEMPERATURE, IsingSettings
 from strata.training_settings import TrainingSettings
+from strata.workflow_settings import DatasetSources, WorkflowSettings
 
 
 def run(block: str) -> RunSettings:

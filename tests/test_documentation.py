@@ -16,9 +16,10 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from strata.config import Settings, WorkflowSettings, block_name, blocks_of, setting
+from strata.config import Settings, block_name, blocks_of, setting
 from strata.documentation import settings_document
 from strata.experiments import family_settings, known_families
+from strata.workflow_settings import WorkflowSettings
 
 REPOSITORY = Path(__file__).parents[1]
 HEADER = "| key | type | default | unit | meaning |"

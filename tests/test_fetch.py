@@ -26,11 +26,11 @@ import pytest
 
 from strata import downloads
 from strata.artifacts import open_h5, read_attributes
-from strata.config import WorkflowSettings
 from strata.datasets import DATASETS, Dataset, IdxFile, Images, Package, read_images
 from strata.errors import UserError
 from strata.fetch import fetch, main
 from strata.stages import run_stage
+from strata.workflow_settings import WorkflowSettings
 
 SHAPES = {
     "train-images": (40, 28, 28), "train-labels": (40,),

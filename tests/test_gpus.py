@@ -180,7 +180,9 @@ Path(sys.argv[1]).write_text(f"{{os.environ['CUDA_VISIBLE_DEVICES']}} {{began}} 
 """
 
 
-@pytest.mark.parametrize(("limit", "memory", "at_once"), [(2, None, 1), (4, 8000, 2)])
+@pytest.mark.parametrize(
+    ("limit", "memory", "at_once"), [pytest.param(2, None, 1, marks=pytest.mark.slow), (4, 8000, 2)]
+)
 def test_jobs_of_snakemake_spread_over_the_gpus(
     tmp_path: Path, folder: Path, limit: int, memory: int | None, at_once: int
 ) -> None:

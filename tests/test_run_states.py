@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from strata.artifacts import write_json
+from strata.complaints import LONGEST_SENTENCE
 from strata.errors import UserError
-from strata.run_states import LONGEST_SENTENCE, RunState, described, state_of
+from strata.run_states import RunState, described, state_of
 
 SHA = "ab" * 32
 

@@ -13,13 +13,13 @@ import pytest
 
 from strata.artifacts import provenance
 from strata.command_line import main
+from strata.complaints import complaint_in
 from strata.errors import Interrupted, UserError
 from strata.experiments import load_experiments
 from strata.heartbeat import Pulse
 from strata.history import History
 from strata.processes import stage_and_run
 from strata.stages import run_stage
-from strata.standings import complaint
 from strata.training_settings import TrainingSettings
 from strata.verdicts import Check, write_verdict
 from strata.views.tables import aligned, cut, duration
@@ -242,9 +242,14 @@ def test_the_error_at_the_end_of_a_traceback_is_found(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program + "    raise ValueError('no such\\nthing') from error"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-    assert complaint(f"step 3\n{said}") == "ValueError: no such"
-    assert complaint("step 3\n\n") is None
-    assert complaint("") is None
+    log = tmp_path / "train.log"
+    for text, error in (
+        (f"step 3\n{said}", "ValueError: no such"),
+        ("step 3\n\n", None),
+        ("", None),
+    ):
+        log.write_text(text)
+        assert complaint_in(log) == error
 
 
 def test_a_stopped_run_says_where_it_can_go_on(
@@ -253,7 +258,10 @@ def test_a_stopped_run_says_where_it_can_go_on(
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     train_until(folder, "zebra", 300, 1000, process=ended.pid)
-    stop = Interrupted("stopped by SIGTERM after saving step 300 in checkpoint.pt; it goes on.")
+    stop = Interrupted(
+        "stopped by SIGTERM after saving step 300 in checkpoint.pt; the same command goes on from "
+        "there."
+    )
     log(folder, "zebra", "train", said_by_a_stage(stop, capsys))
     assert ls()["zebra"] == ("", "stopped: step 300 of 1000")
 

@@ -517,6 +517,7 @@ def saved_step(checkpoint: Path) -> int:
     return load_tensors(checkpoint, "")["progress"]["step"] if checkpoint.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_training_killed_twice_ends_bit_identical(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from strata.artifacts import written_beside
-from strata.config import WorkflowSettings, block_name, blocks_of, parse
+from strata.config import block_name, blocks_of, parse
 from strata.experiments import family_settings, read_yaml
 from strata.stages import run_stage
+from strata.workflow_settings import WorkflowSettings
 
 HEADER = """\
 # Settings

@@ -18,9 +18,10 @@ from typing import Any
 
 import yaml
 
-from strata.config import RunSettings, WorkflowSettings, parse, shown
+from strata.config import RunSettings, parse, shown
 from strata.errors import UserError
 from strata.sweeps import merged, unfolded
+from strata.workflow_settings import WorkflowSettings
 
 EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 LAYERS = "layers"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from strata.artifacts import provenance, write_h5, written_beside
-from strata.config import WorkflowSettings, canonical, parse
+from strata.config import canonical, parse
 from strata.datasets import (
     DATASETS,
     VALIDATION_SEED,
@@ -25,6 +25,7 @@ from strata.downloads import Contents, Unavailable, sources
 from strata.errors import UserError
 from strata.experiments import read_yaml
 from strata.stages import run_stage, stage_arguments
+from strata.workflow_settings import WorkflowSettings
 
 UNITS = {"images": "1/255", "labels": "1", "split": "1"}
 

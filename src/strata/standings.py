@@ -1,26 +1,23 @@
 """Where a run stands, told from its files: done, running, stopped, failed, begun, or not run.
 
-A run is done when all the files that it ends in are there. What a job said last stands in its log:
-a user's mistake is one sentence that begins with `strata:`, anything else ends in a traceback.
+A run is done when all the files that it ends in are there; what a failed stage complained of stands
+in its log (see `strata.complaints`).
 Conventions: times in seconds since the epoch. Imports no torch.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from strata.artifacts import open_h5, read_entry
+from strata.complaints import complaint_in
 from strata.config import RunSettings, sha256
 from strata.errors import UserError
 from strata.heartbeat import Heartbeat
 from strata.processes import RunningStage
 
 LIVE_HISTORY = "history.live.h5"
-LOG_TAIL = 1 << 16  # bytes
-TRACEBACK = "Traceback (most recent call last):"
-STOPPED_AFTER_SAVING = "stopped "  # how strata.errors.Interrupted begins
 
 Word = Literal["running", "failed", "silent", "stopped", "partly done", "done", "not run"]
 
@@ -97,38 +94,12 @@ def last_failure(logs: Path) -> str | None:
     complaints = []
     for log in logs.glob("*.log"):
         try:
-            with log.open("rb") as file:
-                status = os.fstat(file.fileno())
-                file.seek(max(0, status.st_size - LOG_TAIL))
-                sentence = complaint(file.read().decode("utf-8", "replace"))
+            written, sentence = log.stat().st_mtime, complaint_in(log)
         except OSError:  # removed meanwhile
             continue
         if sentence is not None:
-            complaints.append((status.st_mtime, f"{log.stem}: {sentence}"))
+            complaints.append((written, f"{log.stem}: {sentence}"))
     return max(complaints)[1] if complaints else None
-
-
-def complaint(log: str) -> str | None:
-    """Return the error that a log ends in, as one line; None if it ends in none.
-
-    A stop after which the run can go on is no error.
-    """
-    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
-    if not lines:
-        return None
-    if TRACEBACK in lines:
-        last = len(lines) - 1 - lines[::-1].index(TRACEBACK)
-        errors = (line for line in lines[last + 1 :] if not line.startswith(" "))
-        return next(map(_printable, errors), None)
-    said = [line.removeprefix("strata: ") for line in lines if line.startswith("strata: ")]
-    if not said or said[-1].startswith(STOPPED_AFTER_SAVING):
-        return None
-    return _printable(said[-1])
-
-
-def _printable(line: str) -> str:
-    """Return a line without what would steer a terminal."""
-    return "".join(filter(str.isprintable, line))
 
 
 def verdict_of(folder: Path, settings: RunSettings) -> Verdict | None:

@@ -34,7 +34,11 @@ CPU = torch.device("cpu")
     [
         (IsingSettings(L=2, T=3.0), MeraSettings(n_layers=2, hidden_scale=3, hidden_shift=3)),
         (TwoGaussiansSettings(offset=0.8), RealNVPSettings(n_layers=2)),
-        (TwoGaussiansSettings(offset=0.8), RealNVPSettings(n_layers=2, symmetrize=True)),
+        pytest.param(
+            TwoGaussiansSettings(offset=0.8),
+            RealNVPSettings(n_layers=2, symmetrize=True),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["ising", "plane", "symmetrized"],
 )

@@ -217,6 +217,7 @@ def test_table_of_magnetizations(lattice: Lattice, temperature: float, squared: 
     assert exact.magnetization_squared == pytest.approx(squared, abs=6e-10)
 
 
+@pytest.mark.slow
 def test_largest_transfer_matrix() -> None:
     exact = exact_values(Lattice(16), CRITICAL_COUPLING)
     assert exact.method == "transfer matrix"

@@ -356,6 +356,7 @@ def saved_step(checkpoint: Path) -> int:
     return step
 
 
+@pytest.mark.slow
 def test_killed_twice_a_run_ends_as_if_it_had_not_been(trained: Any, long_run: Any) -> None:
     """Byte for byte, with chains, a full replay buffer and rows that no checkpoint ends on."""
     settings = long_run.settings.training
