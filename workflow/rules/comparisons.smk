@@ -30,7 +30,12 @@ rule comparison:
             labels={"run": "{comparison}", "figure": "comparison"},
         ),
         table="results/comparison/{comparison}.md",
-        page="results/comparison/{comparison}.html",
+        page=report(
+            "results/comparison/{comparison}.html",
+            caption="../report/comparison.rst",
+            category="comparison",
+            labels={"run": "{comparison}", "figure": "table"},
+        ),
     log:
         "results/comparison/logs/{comparison}.log",
     benchmark:
