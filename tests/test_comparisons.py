@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from strata.artifacts import write_h5
 from strata.comparison_figure import MOST_POINTS, Line, comparison_figure
 from strata.comparisons import LONGEST_NAME, compared, comparison_name, files_compared
-from strata.config import WorkflowSettings, parse
+from strata.config import parse
 from strata.curves import Constant, Curve, Stored
 from strata.errors import UserError
 from strata.experiments import load_workflow, read_yaml, workflow_settings
 from strata.monitored import evaluations, exact_values
 from strata.plotting import EXACT_LINE
+from strata.workflow_settings import WorkflowSettings
 
 ROOT = Path(__file__).parents[1]
 BOUND = Curve("loss", "free energy", "nats", Constant(-2.0, "exact"), is_bound=True)
