@@ -25,6 +25,7 @@ from strata.workflow_settings import WorkflowSettings
 
 EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 LAYERS = "layers"
+SWEEP_TABLES = ("summary.csv", "summary.md", "summary.html")
 MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # of a YAML file; values with aliases written out
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
 RESERVED_NAMES = frozenset(
@@ -45,6 +46,14 @@ class Experiment:
     def is_sweep(self) -> bool:
         """Whether the runs live in folders below the experiment's."""
         return set(self.runs) != {self.name}
+
+    @property
+    def sweep_files(self) -> list[str]:
+        """The files that a sweep ends in beside those of its runs, below the results folder."""
+        if not self.is_sweep:
+            return []
+        names = (*SWEEP_TABLES, *next(iter(self.runs.values())).sweep_products)
+        return [f"{self.name}/{name}" for name in names]
 
     @property
     def is_demo(self) -> bool:

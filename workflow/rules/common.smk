@@ -67,11 +67,7 @@ def files_of(experiment, in_full):
         for name, run in experiment.runs.items()
         for product in (run.products if in_full else ("verdict.json",))
     ]
-    if experiment.is_sweep:
-        tables = (f"summary.{suffix}" for suffix in ("csv", "md", "html"))
-        names = (*tables, *next(iter(experiment.runs.values())).sweep_products)
-        files += [f"results/{experiment.name}/{name}" for name in names]
-    return files
+    return files + [f"results/{name}" for name in experiment.sweep_files]
 
 
 def settings_of_run(wildcards):

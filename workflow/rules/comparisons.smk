@@ -46,7 +46,7 @@ rule comparison:
         "../../envs/strata.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     params:
         families=FAMILIES_JSON,

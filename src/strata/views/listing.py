@@ -119,7 +119,7 @@ def sweep_standing(experiment: Experiment, states: Mapping[str, Standing]) -> St
     if word == "not run":
         return Standing(word)
     if word in ("partly done", "done"):
-        missing = [name for name in sweep_files(experiment) if not (RESULTS / name).exists()]
+        missing = [name for name in experiment.sweep_files if not (RESULTS / name).exists()]
         if counts["done"] < len(states):
             return Standing("partly done", done)
         return (
@@ -128,9 +128,3 @@ def sweep_standing(experiment: Experiment, states: Mapping[str, Standing]) -> St
     name, first = next((name, state) for name, state in states.items() if state.word == word)
     which = f"{name.partition('/')[2]}: {first.detail}"
     return Standing(word, f"{counts[word]} of {len(states)} runs ({which}), {counts['done']} done")
-
-
-def sweep_files(experiment: Experiment) -> list[str]:
-    """Return the files that a sweep ends in beside those of its runs, below the results folder."""
-    names = ("summary.csv", *next(iter(experiment.runs.values())).sweep_products)
-    return [f"{experiment.name}/{name}" for name in names]
