@@ -1,6 +1,7 @@
 """Checks against expected numbers, their file, and the table of many runs."""
 
 import csv
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strata.artifacts import read_json, write_json
+from strata.config import parse, sha256
 from strata.errors import UserError
+from strata.experiments import family_settings
 from strata.verdicts import COLUMNS, Check, main, markdown_table, verdict_rows, write_verdict
 
 finite = st.floats(-1e6, 1e6)
@@ -130,26 +133,36 @@ def test_a_number_without_dimension_has_no_unit(tmp_path: Path, unit: str, shown
     assert cells_of(tmp_path, check(1.0, "equals", 1.0, unit=unit))[5:] == [shown, "passed"]
 
 
+MOG2 = {"target": {"name": "mog2"}, "flow": {"name": "realnvp"}}
+NOW = sha256(parse(family_settings("neural_rg"), MOG2, "here").verdict_json())
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    write_verdict(tmp_path / "one" / "verdict.json", [check(1.0, "equals", 1.0)])
+    origin = {"settings_sha256": NOW}
+    write_verdict(tmp_path / "one" / "verdict.json", [check(1.0, "equals", 1.0)], origin)
     write_verdict(
         tmp_path / "two" / "seed~0" / "verdict.json",
         [check(2.0, "at most", 1.0, 0.25), check(math.nan, "at least", 1.0)],
+        origin,
     )
     return tmp_path
 
 
-def gather(results: Path, *more: str) -> tuple[str, list[dict[str, str]]]:
-    markdown, table = results / "verdicts.md", results / "verdicts.csv"
+def gathered(results: Path, **experiments: object) -> tuple[str, list[dict[str, str]]]:
+    """Return the tables that the command writes, of a workflow with these experiments."""
+    markdown, table, file = (results / f"verdicts.{kind}" for kind in ("md", "csv", "yaml"))
+    file.write_text(json.dumps(experiments))
+    families = json.dumps({"neural_rg": str(file)})
     outputs = ["--markdown", str(markdown), "--csv", str(table)]
-    main(["--results", str(results), *more, *outputs])
-    with table.open(encoding="utf-8", newline="") as file:
-        return markdown.read_text(encoding="utf-8"), list(csv.DictReader(file))
+    main(["--families", families, "--results", str(results), *outputs])
+    with table.open(encoding="utf-8", newline="") as rows:
+        return markdown.read_text(encoding="utf-8"), list(csv.DictReader(rows))
 
 
 def test_table_of_several_runs(results: Path) -> None:
-    markdown, rows = gather(results, "--run=one=0", "--run=two/seed~0=0", "--run=three=0")
+    sweep = {**MOG2, "sweep": {"seed": [0]}}
+    markdown, rows = gathered(results, one=MOG2, two=sweep, three=MOG2)
     lines = markdown.splitlines()
     assert len({len(line) for line in lines[:5]}) == 1, "the columns are aligned"
     assert set(lines[1]) == {"|", "-"}
@@ -157,6 +170,7 @@ def test_table_of_several_runs(results: Path) -> None:
         (True, False), (False, True), (False, True),
     ]  # fmt: skip
     assert "1 of 3 checks passed." in lines
+    assert "Made before" not in markdown
     assert lines[-1] == "Not run yet: three."
     assert tuple(rows[0]) == COLUMNS
     assert [row["run"] for row in rows] == ["one", "two/seed~0", "two/seed~0"]
@@ -166,25 +180,24 @@ def test_table_of_several_runs(results: Path) -> None:
 
 
 def test_table_before_any_run(results: Path) -> None:
-    markdown, rows = gather(results, "--run=first=0", "--run=second=0")
+    markdown, rows = gathered(results, first=MOG2, second=MOG2)
     assert "0 of 0 checks passed." in markdown
     assert "Not run yet: first, second." in markdown
     assert rows == []
 
 
 def test_results_of_other_settings_are_named(results: Path) -> None:
-    path = results / "one" / "verdict.json"
-    write_verdict(path, [check(1.0, "equals", 1.0)], {"settings_sha256": "abc"})
-    assert "Made before" not in gather(results, "--run=one=abc")[0]
-    assert "Made before the settings last changed: one." in gather(results, "--run=one=0")[0]
-
-
-def test_a_run_without_its_settings_is_refused(results: Path) -> None:
-    with pytest.raises(UserError, match="expected NAME=SHA256; got 'one'"):
-        gather(results, "--run=one")
+    markdown, _ = gathered(results, one={**MOG2, "training": {"lr": 0.5}})
+    assert "Made before the settings last changed: one." in markdown
 
 
 def test_a_file_that_is_no_verdict_is_named(results: Path) -> None:
     write_json(results / "one" / "verdict.json", {"checked": []})
     with pytest.raises(UserError, match=r"verdict\.json holds no checks"):
-        gather(results, "--run=one=0")
+        gathered(results, one=MOG2)
+
+
+def test_families_that_are_no_json_are_refused(results: Path) -> None:
+    outputs = ["--markdown", str(results / "a"), "--csv", str(results / "b")]
+    with pytest.raises(UserError, match="--families: expected JSON"):
+        main(["--families", "neural_rg", "--results", str(results), *outputs])

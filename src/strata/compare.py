@@ -13,7 +13,7 @@ from strata.artifacts import written_beside
 from strata.comparison_figure import comparison_figure, read_lines
 from strata.comparisons import HOW_TO_CHOOSE, compared
 from strata.errors import UserError
-from strata.experiments import Experiment
+from strata.experiments import Experiment, experiments_of
 from strata.html_tables import html_table, page, paragraph, unfolding
 from strata.plotting import save_figure
 from strata.seed_means import NOTE, Point, Table, headed, points_of, quantity_names, units_of
@@ -21,7 +21,6 @@ from strata.stages import run_stage
 from strata.summaries import read_runs
 from strata.summary_pages import quantity_table
 from strata.sweeps import VARIANT
-from strata.tabulate import experiments_of
 
 MOST_BESIDE = 6  # points that have a column each; of more, each has a row
 

@@ -10,6 +10,7 @@ Imports neither torch nor numpy.
 """
 
 import importlib
+import json
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -195,6 +196,19 @@ def load_workflow(workflow: WorkflowSettings) -> dict[str, Experiment]:
                 raise UserError(f"{file}: {name}: this name is taken by the workflow itself.")
             experiments[name] = experiment
     return experiments
+
+
+def experiments_of(families: str) -> dict[str, Experiment]:
+    """Return all experiments by name, of a JSON text: family -> file of its experiments.
+
+    Raises:
+        UserError: the text is something else, or a file is bad.
+    """
+    try:
+        content = json.loads(families)
+    except ValueError as error:
+        raise UserError(f"--families: expected JSON; got {families!r} ({error}).") from error
+    return load_workflow(workflow_settings({"families": content}))
 
 
 def _rule_names(family: str) -> set[str]:

@@ -5,13 +5,12 @@ of, from what there is, with one printed line each. Imports no torch.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from strata.artifacts import written_beside
 from strata.errors import UserError
-from strata.experiments import Experiment, load_workflow, workflow_settings
+from strata.experiments import Experiment, experiments_of
 from strata.stages import run_stage
 from strata.summaries import RunRecord, read_runs, summary
 from strata.summary_pages import html_page, markdown_page, printed_line
@@ -34,19 +33,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = read_runs(arguments.results, experiment, strict=True)
     _write(arguments.results / experiment.name, experiment, records)
     print(printed_line(experiment.name, records))
-
-
-def experiments_of(families: str) -> dict[str, Experiment]:
-    """Return all experiments by name, of a JSON text: family -> file of its experiments.
-
-    Raises:
-        UserError: the text is something else, or a file is bad.
-    """
-    try:
-        content = json.loads(families)
-    except ValueError as error:
-        raise UserError(f"--families: expected JSON; got {families!r} ({error}).") from error
-    return load_workflow(workflow_settings({"families": content}))
 
 
 def _tabulate_all(results: Path, experiments: dict[str, Experiment]) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from strata.artifacts import read_entry, write_json, written_beside
-from strata.errors import UserError
+from strata.config import sha256
+from strata.experiments import experiments_of
 from strata.stages import run_stage
 
 Relation = Literal["equals", "at most", "at least"]
@@ -157,18 +158,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Gather verdicts into one table.", allow_abbrev=False
     )
+    parser.add_argument("--families", required=True, help="JSON: family -> its experiments' file")
     parser.add_argument("--results", type=Path, required=True, help="folder of the runs")
-    parser.add_argument(
-        "--run", action="append", default=[], metavar="NAME=SHA256", help="a run and its settings"
-    )
     parser.add_argument("--markdown", type=Path, required=True, help="output")
     parser.add_argument("--csv", type=Path, required=True, help="output")
     arguments = parser.parse_args(argv)
-    runs = {}
-    for name, _, settings_sha256 in (run.rpartition("=") for run in arguments.run):
-        if not name:
-            raise UserError(f"--run: expected NAME=SHA256; got {settings_sha256!r}.")
-        runs[name] = settings_sha256
+    runs = {
+        name: sha256(run.verdict_json())
+        for experiment in experiments_of(arguments.families).values()
+        for name, run in experiment.runs.items()
+    }
     found = gather(arguments.results, runs)
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")

@@ -80,11 +80,6 @@ def settings_of_stage(wildcards):
     return RUNS[wildcards.run].sections_of(wildcards.stage)
 
 
-def runs_and_settings(wildcards):
-    """Return what `strata.verdicts` needs to know of every run: name and hash of its settings."""
-    return [f"--run={name}={sha256(run.verdict_json())}" for name, run in RUNS.items()]
-
-
 def verdicts_of_report(categories):
     """Return the verdicts of the runs whose figures a report shows, in reStructuredText."""
     from strata.report_page import verdict_page  # slow to import, and of use in reports alone

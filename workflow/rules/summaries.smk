@@ -104,9 +104,9 @@ rule verdicts:
     conda:
         "../../envs/strata.yaml"
     params:
-        runs=runs_and_settings,
+        families=FAMILIES_JSON,
     shell:
-        "python -m strata.verdicts --results results {params.runs:q}"
+        "python -m strata.verdicts --families {params.families:q} --results results"
         " --markdown results/verdicts.md --csv results/verdicts.csv 2> {log:q}"
 
 
