@@ -512,6 +512,19 @@ def test_experiments_of_all_families_by_name(tmp_path: Path) -> None:
     assert load_workflow(workflow_settings({})) == {}
 
 
+@pytest.mark.parametrize(("limit", "is_large"), [(2, False), (1, True)])
+def test_a_run_of_a_large_sweep_ends_in_its_verdict(
+    tmp_path: Path, limit: int, is_large: bool
+) -> None:
+    workflow = workflow_of(tmp_path, neural_rg="two: {sweep: {seed: [0, 1]}}\n")
+    settings = workflow_settings({**workflow, "largest_full_sweep": limit})
+    sweep = load_workflow(settings)["two"]
+    everything = sweep.runs["two/seed~0"].products
+    assert len(everything) > 5
+    assert sweep.products_of("two/seed~0") == (("verdict.json",) if is_large else everything)
+    assert "two/summary.html" in sweep.sweep_files
+
+
 def test_a_name_in_two_families_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("strata.experiments.family_settings", lambda _family: RunSettings)
     workflow = workflow_of(tmp_path, first="one: {}\n", second="two: {}\none: {}\n")

@@ -342,7 +342,8 @@ def test_a_sweep_is_done_with_what_is_made_of_all_its_runs(folder: Path, ls: Any
     assert verdict == "6 of 6"
     assert state.startswith("partly done: ")
     assert "demo_ant/summary.csv" in state
-    for name in ("summary.csv", *run_of(folder, "demo_ant/seed~0").sweep_products):
+    products = run_of(folder, "demo_ant/seed~0").sweep_products
+    for name in ("summary.csv", "summary.md", "summary.html", *products):
         (folder / "results" / "demo_ant" / name).write_bytes(b"made")
     assert ls()["demo_ant"] == ("6 of 6", "done")
 

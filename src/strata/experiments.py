@@ -13,7 +13,7 @@ import importlib
 import json
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from strata.workflow_settings import WorkflowSettings
 
 EXPERIMENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 LAYERS = "layers"
+VERDICT = "verdict.json"
 SWEEP_TABLES = ("summary.csv", "summary.md", "summary.html")
 MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # of a YAML file; values with aliases written out
 # What these names mean on Snakemake's command line, or below results/, is the workflow's own.
@@ -37,16 +38,24 @@ RESERVED_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Experiment:
-    """A named experiment of one family and its runs (run name -> settings)."""
+    """A named experiment of one family and its runs (run name -> settings).
+
+    Of a `large` sweep the runs end in their verdicts; their other files are made when asked for.
+    """
 
     name: str
     family: str
     runs: Mapping[str, RunSettings]
+    is_large: bool = False
 
     @property
     def is_sweep(self) -> bool:
         """Whether the runs live in folders below the experiment's."""
         return set(self.runs) != {self.name}
+
+    def products_of(self, run: str) -> tuple[str, ...]:
+        """Return the files that a run ends in, below its folder."""
+        return (VERDICT,) if self.is_large else self.runs[run].products
 
     @property
     def sweep_files(self) -> list[str]:
@@ -194,7 +203,8 @@ def load_workflow(workflow: WorkflowSettings) -> dict[str, Experiment]:
                 )
             if name in taken:
                 raise UserError(f"{file}: {name}: this name is taken by the workflow itself.")
-            experiments[name] = experiment
+            is_large = len(experiment.runs) > workflow.largest_full_sweep
+            experiments[name] = replace(experiment, is_large=is_large)
     return experiments
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import mimetypes
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from snakemake.cli import get_argument_parser
@@ -51,23 +52,19 @@ def everything_of(experiments):
     asked = list(experiments)
 
     def files(wildcards):
-        return [file for experiment in asked for file in files_of(experiment, in_full=False)]
+        return [file for experiment in asked for file in files_of(experiment)]
 
     return files
 
 
-def files_of(experiment, in_full):
-    """Return the files that one experiment ends in.
-
-    Of the runs of a large sweep, all are meant `in_full`, what the sweep needs otherwise.
-    """
-    in_full = in_full or len(experiment.runs) <= WORKFLOW.largest_full_sweep
-    files = [
+def files_of(experiment):
+    """Return the files that one experiment ends in."""
+    of_runs = [
         f"results/{name}/{product}"
-        for name, run in experiment.runs.items()
-        for product in (run.products if in_full else ("verdict.json",))
+        for name in experiment.runs
+        for product in experiment.products_of(name)
     ]
-    return files + [f"results/{name}" for name in experiment.sweep_files]
+    return of_runs + [f"results/{name}" for name in experiment.sweep_files]
 
 
 def settings_of_run(wildcards):
@@ -162,7 +159,8 @@ def refuse_unknown_targets():
         if folder not in EXPERIMENTS:
             what, asked, known = "experiment or target", folder, names
         else:
-            what, asked, known = "file", target, files_of(EXPERIMENTS[folder], in_full=True)
+            in_full = replace(EXPERIMENTS[folder], is_large=False)
+            what, asked, known = "file", target, files_of(in_full)
         raise WorkflowError(
             f"There is no {what} called {asked!r} (asked for: {target}); nearest known: "
             f"{', '.join(nearest_names(asked, known))}. Experiments are defined in "

@@ -80,7 +80,8 @@ def listed(experiments: Sequence[Experiment], unfolded: set[str], now: float) ->
         states, verdicts = {}, {}
         for name, settings in experiment.runs.items():
             of_run = [stage for stage in stages if stage.run == name]
-            states[name] = standing_of(RESULTS / name, settings.products, of_run, now)
+            products = experiment.products_of(name)
+            states[name] = standing_of(RESULTS / name, products, of_run, now)
             verdicts[name] = verdict_of(RESULTS / name, settings)
         whole = (
             sweep_standing(experiment, states) if experiment.is_sweep else states[experiment.name]
