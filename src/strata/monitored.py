@@ -32,7 +32,7 @@ def evaluations(
 def exact_values(results: Path, run: str, curve: Curve) -> Float[np.ndarray, " value"]:
     """Return what the metric is held against, in the curve's unit: one value or several.
 
-    None is returned while the file is not made yet.
+    There are none while the file is not made yet.
 
     Args:
         results: the results folder.
