@@ -1,5 +1,6 @@
 """A stage's border: exit statuses, and one sentence instead of a traceback for a user's mistake."""
 
+import json
 import os
 import subprocess
 import sys
@@ -130,8 +131,11 @@ def test_a_real_stage_that_cannot_read_its_input(tmp_path: Path, content: str) -
     run.mkdir()
     (run / "verdict.json").write_text(content)
     outputs = [tmp_path / "verdicts.md", tmp_path / "verdicts.csv"]
+    experiments = tmp_path / "experiments.yaml"
+    experiments.write_text("study: {}\n")
     command = [sys.executable, "-m", "strata.verdicts", "--results", str(tmp_path)]
-    command += ["--run=study=0", "--markdown", str(outputs[0]), "--csv", str(outputs[1])]
+    command += ["--families", json.dumps({"neural_rg": str(experiments)})]
+    command += ["--markdown", str(outputs[0]), "--csv", str(outputs[1])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"strata: {run / 'verdict.json'}")
